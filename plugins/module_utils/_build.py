@@ -1,0 +1,179 @@
+"""From an unpacked source to a staged tree: what a release needs to build well today, and the build itself."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+#: Runs a command: arguments, working directory, standard input; returns exit status and everything it printed.
+Run = t.Callable[[t.Sequence[str], t.Optional[str], t.Optional[str]], t.Tuple[int, str]]
+
+#: The command that installs packages without a question, by the package manager's name; the first one found is used.
+PACKAGE_MANAGERS: t.Dict[str, t.Tuple[str, ...]] = {
+    "apt-get": ("apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"),
+    "dnf": ("dnf", "install", "-y"),
+    "zypper": ("zypper", "--non-interactive", "install"),
+    "apk": ("apk", "add"),
+}
+
+# Which package brings a tool; where a package manager is not named, the package is called like the tool.
+_C_LIBRARY_HEADERS = {"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "apk": "musl-dev"}
+
+# The build sees nothing of the caller's environment: an LD_PRELOAD, a CFLAGS or a CONFIG_SITE there would change what
+# comes out. GIT_DIR keeps configure from taking the version from a git work tree that happens to be around.
+_ENVIRONMENT = ("env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C", "GIT_DIR=/nonexistent", "HOME=/nonexistent")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Build options: C++ operators (needs libstdc++ wherever it is preloaded), heap profiling, log2 of the page size."""
+
+    cxx: bool = False
+    prof: bool = False
+    lg_page: t.Optional[int] = None
+
+    def as_dict(self) -> t.Dict[str, t.Any]:
+        """Return them as a receipt holds them."""
+        return {"cxx": self.cxx, "prof": self.prof, "lg_page": self.lg_page}
+
+
+def configure_arguments(release: catalogue.Release, machine: str, options: Options, prefix: str) -> t.List[str]:
+    """Return the arguments of configure for a release on a machine (as uname -m names it)."""
+    number = release.number
+    lg_page = options.lg_page or platform.lg_page(machine)
+    arguments = [f"--prefix={prefix}"]
+    if number >= (4,):
+        arguments.append(f"--with-lg-page={lg_page}")
+    else:
+        # 3.x knows no such switch. Its probe for initial-exec TLS trips over a warning of gcc >= 10; without that
+        # model each access calls the TLS resolver, which allocates: slow, and without end since glibc 2.39.
+        arguments += [f"je_cv_static_page_shift={lg_page}", "je_cv_tls_model=yes"]
+    if number < (5,):
+        # They link Valgrind's headers in where these happen to be installed: other hosts, other libraries.
+        arguments.append("--disable-valgrind")
+    elif options.cxx:
+        # gcc 16 moved what jemalloc's C++ file calls to <memory>; harmless with older compilers.
+        arguments.append("EXTRA_CXXFLAGS=-include memory")
+    else:
+        arguments.append("--disable-cxx")
+    if number >= (4, 5):
+        # Without debug information: a sixth less time. Before 4.5 CFLAGS would replace -O3 and all other defaults.
+        arguments += ["CFLAGS=-g0", "CXXFLAGS=-g0"]
+    if options.prof:
+        arguments.append("--enable-prof")
+    return arguments
+
+
+def missing_tools(run: Run, needed: t.Sequence[str]) -> t.List[str]:
+    """Return what of gcc, make ... this host lacks; "headers" stands for those of its C library."""
+    missing = [tool for tool in needed if tool != "headers" and not shutil.which(tool)]
+    if "headers" in needed and "gcc" not in missing:
+        status, _output = run(["gcc", "-fsyntax-only", "-x", "c", "-"], None, "#include <stdlib.h>\n")
+        if status:
+            missing.append("headers")
+    elif "headers" in needed:
+        missing.append("headers")
+    return missing
+
+
+def package_manager() -> t.Optional[str]:
+    """Return the name of the host's package manager, a key of PACKAGE_MANAGERS."""
+    return next((name for name in PACKAGE_MANAGERS if shutil.which(name)), None)
+
+
+def packages_for(missing: t.Sequence[str], manager: t.Optional[str]) -> t.List[str]:
+    """Return the packages that bring the missing tools, by this package manager's names."""
+    headers = _C_LIBRARY_HEADERS.get(manager or "", "the C library's headers")
+    return [headers if tool == "headers" else tool for tool in missing]
+
+
+def install_packages(run: Run, packages: t.Sequence[str], manager: str) -> None:
+    """Install packages; apt's lists are fetched first when without them the packages are not found."""
+    command = [*PACKAGE_MANAGERS[manager], *packages]
+    status, output = run(command, None, None)
+    if status and manager == "apt-get":
+        run(["apt-get", "update"], None, None)
+        status, output = run(command, None, None)
+    if status:
+        raise JemallocError(
+            f"The packages that the build needs ({' '.join(packages)}) could not be installed by {manager}: "
+            f"{_last_lines(output, 2)}. Install them by hand, or give a host on which it works."
+        )
+
+
+def build(
+    run: Run, source: str, release: catalogue.Release, commit: str, arguments: t.Sequence[str], destination: str
+) -> str:
+    """Configure, make and install into destination (DESTDIR); return everything that was printed.
+
+    Only the shared library and the scripts are built: no static library, no documentation.
+    """
+    jobs = len(os.sched_getaffinity(0))
+    version_file = os.path.join(source, "VERSION")
+    # A snapshot has no VERSION, and 3.6.0 wants one that is not empty; the library would say 0.0.0.
+    if not os.path.exists(version_file) or not os.path.getsize(version_file):
+        with open(version_file, "w", encoding="ascii") as stream:
+            stream.write(f"{release.version}-0-g{commit or '0' * 40}\n")
+    steps = [["./configure", *arguments], ["make", f"-j{jobs}", "build_lib_shared"]]
+    steps.append(["make", f"DESTDIR={destination}", "install_bin", "install_lib_shared"])
+    if not os.path.exists(os.path.join(source, "configure")):
+        steps.insert(0, ["autoconf"])
+    log = []
+    for step in steps:
+        status, output = run([*_ENVIRONMENT, *step], source, None)
+        log.append(f"$ {' '.join(step)}\n{output}")
+        if status:
+            raise BuildError(f"jemalloc {release.version} does not build here, {step[0]} ended with {status}", log)
+    return "\n".join(log)
+
+
+class BuildError(JemallocError):
+    """A step of a build failed; log holds what all steps printed."""
+
+    def __init__(self, message: str, log: t.Sequence[str]) -> None:
+        super().__init__(f"{message}: {_last_lines(log[-1], 3)}.")
+        self.log = "\n".join(log)
+
+
+def finish(run: Run, tree: str, release: catalogue.Release) -> str:
+    """Strip the library of a staged tree, check its version, drop upstream's wrapper; return the library's file name.
+
+    Upstream's jemalloc.sh overwrites LD_PRELOAD and runs nothing without a word when called bare; ours takes its place.
+    """
+    found = [path for path in glob.glob(os.path.join(tree, "lib", "libjemalloc.so.*")) if not os.path.islink(path)]
+    if len(found) != 1:
+        raise JemallocError(f"The build left {len(found)} libraries in {tree}/lib where one was expected.")
+    library = found[0]
+    if shutil.which("strip"):
+        status, output = run(["strip", "--strip-unneeded", library], None, None)
+        if status:
+            raise JemallocError(f"The library could not be stripped: {_last_lines(output, 1)}.")
+    with open(library, "rb") as stream:
+        data = stream.read()
+    version = platform.library_version(data)
+    if version != release.version:
+        raise JemallocError(f"The library that was built is jemalloc {version or 'of no version'}, not {release.version}.")
+    wrapper = os.path.join(tree, "bin", "jemalloc.sh")
+    if os.path.exists(wrapper):
+        os.unlink(wrapper)
+    return os.path.basename(library)
+
+
+def _last_lines(output: str, count: int) -> str:
+    """Return the last lines that say something, as part of a sentence."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return " / ".join(lines[-count:]).rstrip(".") or "it printed nothing"

@@ -1,0 +1,132 @@
+"""Changes to the file system that are atomic: each leaves the old state or the new one, whenever it is killed."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import typing as t
+
+#: Ends the names under which files are prepared, so that a later run knows what a killed one left.
+TEMPORARY_SUFFIX = ".preload-jemalloc"
+
+_AT_FDCWD = -100  # linux/fcntl.h
+_RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+def sha256(path: str) -> str:
+    """Return the SHA-256 digest of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(top: str) -> None:
+    """Make a whole tree durable, and readable for everybody whatever the umask was: files and names."""
+    for directory, _subdirectories, names in os.walk(top):
+        for name in names:
+            path = os.path.join(directory, name)
+            if os.path.islink(path):
+                continue
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                executable = os.fstat(descriptor).st_mode & 0o100
+                os.fchmod(descriptor, 0o755 if executable else 0o644)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        os.chmod(directory, 0o755)
+        sync_directory(directory)
+
+
+def write_file(path: str, data: bytes, mode: int = 0o644) -> None:
+    """Replace a file by one with this content and mode; atomic, durable."""
+    temporary = temporary_name(path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            # The mode is set here, not left to the umask: root's may be 077, and then nobody could read the file.
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        remove_file(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def replace_link(path: str, target: str) -> None:
+    """Make path a symbolic link to target, in place of a link or file that stands there; atomic, durable."""
+    temporary = temporary_name(path)
+    try:
+        os.symlink(target, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        remove_file(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def temporary_name(path: str) -> str:
+    """Return the name under which path is prepared, in its own directory: a rename works only in one file system.
+
+    The name is always the same for a path, so that what a killed run left is found and cleared by the next one.
+    """
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}{TEMPORARY_SUFFIX}")
+    remove_file(temporary)
+    return temporary
+
+
+def remove_file(path: str) -> None:
+    """Remove a file or link; one that is not there is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def remove_tree(path: str) -> None:
+    """Remove a tree; one that is not there is fine."""
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+
+
+def read_text(path: str) -> t.Optional[str]:
+    """Return a text file's content, None when it is not there; bytes that are no UTF-8 survive a round trip."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def exchange(one: str, other: str) -> bool:
+    """Swap two paths in one step (renameat2); return False where the kernel or the file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:  # glibc has it since 2.28, musl since 1.2.6
+        return False
+    return (
+        renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+    )

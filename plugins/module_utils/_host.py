@@ -1,0 +1,95 @@
+"""What a module lends to the decisions: running commands, fetching over the network, saying something."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import os
+import shutil
+import typing as t
+from http.client import HTTPException
+from urllib.error import HTTPError, URLError
+
+from ansible.module_utils.urls import open_url
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+#: Seconds without a byte after which a server is given up.
+TIMEOUT = 20
+
+_APT_HELPER = "/usr/lib/apt/apt-helper"
+
+
+class Host:
+    """The host that a module runs on."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._module = module
+
+    def warn(self, message: str) -> None:
+        """Say something in one line that the operator should know."""
+        self._module.warn(message)
+
+    def run(
+        self, arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
+    ) -> t.Tuple[int, str]:
+        """Run a command without a shell; return its exit status and all that it printed. 127: there is none."""
+        try:
+            status, output, errors = self._module.run_command(
+                list(arguments), cwd=directory, data=data, environ_update={"LC_ALL": "C"}, handle_exceptions=False
+            )
+        except FileNotFoundError as error:
+            return 127, str(error)
+        return status, output + errors
+
+    def archive_roots(self) -> t.List[str]:
+        """Return the pools of the host's distribution, from apt's own configuration; none where there is no apt."""
+        if not os.path.exists(_APT_HELPER):
+            return []
+        query = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"]
+        status, output = self.run([*query, "Created-By: Packages"])
+        return source.parse_archive_roots(output) if status == 0 else []
+
+    def fetch(self, candidate: source.Candidate, path: str) -> None:
+        """Bring a candidate's bytes to path."""
+        {"file": self._copy, "url": self._download, "apt": self._apt}[candidate.kind](candidate, path)
+
+    def _copy(self, candidate: source.Candidate, path: str) -> None:
+        try:
+            shutil.copyfile(candidate.location, path)
+        except OSError as error:
+            raise JemallocError(str(error.strerror)) from error
+
+    def _download(self, candidate: source.Candidate, path: str) -> None:
+        try:
+            with open_url(candidate.location, timeout=TIMEOUT) as response, open(path, "wb") as stream:
+                # One byte more than allowed tells a file that is too large from one that just fits.
+                for _block in range(source.MAX_PACKED // (1 << 16) + 1):
+                    block = response.read(1 << 16)
+                    stream.write(block)
+                    if not block:
+                        return
+                raise JemallocError(f"it is larger than {source.MAX_PACKED >> 20} MiB, too much for a release")
+        except HTTPError as error:
+            raise JemallocError(f"the server answers {error.code} {error.reason}") from error
+        except URLError as error:
+            raise JemallocError(str(getattr(error.reason, "strerror", None) or error.reason)) from error
+        except (HTTPException, OSError, ValueError) as error:
+            raise JemallocError(str(error)) from error
+
+    def _apt(self, candidate: source.Candidate, path: str) -> None:
+        # apt's own helper, for its proxy, authentication and certificates; unsandboxed: _apt may not write to staging
+        command = [_APT_HELPER, "-o", "APT::Sandbox::User=root", "download-file", candidate.location, path]
+        status, output = self.run([*command, f"SHA256:{candidate.sha256}"])
+        if status:
+            errors = [line[3:] for line in output.splitlines() if line.startswith("E: ")]
+            raise JemallocError("; ".join(errors) or f"apt-helper ended with {status}")

@@ -1,0 +1,55 @@
+"""What a build is good for: architecture, C library and its lowest version, page size."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import os
+import re
+import typing as t
+
+# 64 KiB pages are in use on these machines. A library works where the page is at most what it was built for, so
+# it is built for the largest; elsewhere pages are 4 KiB.
+_LARGE_PAGE_MACHINES = ("aarch64", "loongarch64", "mips64", "ppc64", "ppc64le")
+
+
+def lg_page(machine: str) -> int:
+    """Return the base-2 logarithm of the page size to build for on a machine (as uname -m names it)."""
+    return 16 if machine in _LARGE_PAGE_MACHINES else 12
+
+
+def libc() -> str:
+    """Return the family of this host's C library, glibc or musl; only glibc answers CS_GNU_LIBC_VERSION."""
+    try:
+        return "glibc" if os.confstr("CS_GNU_LIBC_VERSION") else "musl"
+    except (OSError, ValueError):
+        return "musl"
+
+
+def library_version(data: bytes) -> str:
+    """Return the release that a library's bytes name (X.Y.Z-N-gCOMMIT stands there once), or nothing."""
+    match = re.search(rb"(?<![0-9.])([0-9]+\.[0-9]+\.[0-9]+)-[0-9]+-g[0-9a-f]+", data)
+    return match.group(1).decode("ascii") if match else ""
+
+
+def lowest_glibc(data: bytes) -> str:
+    """Return the highest GLIBC_ symbol version a library's bytes name: the lowest glibc that can load it."""
+    found = re.findall(rb"GLIBC_([0-9]+(?:\.[0-9]+)+)\0", data)
+    versions = {tuple(int(part) for part in version.split(b".")) for version in found}
+    return ".".join(str(part) for part in max(versions)) if versions else ""
+
+
+def platform(data: bytes, page: t.Optional[int]) -> t.Dict[str, t.Any]:
+    """Return the platform of a library that this host built, as its receipt holds it."""
+    machine = os.uname().machine
+    return {
+        "architecture": machine,
+        "libc": libc(),
+        "libc_lowest": lowest_glibc(data),
+        "lg_page": page or lg_page(machine),
+    }

@@ -1,0 +1,353 @@
+"""The store: installations beside each other, the links current and previous, and every change to them."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import glob
+import json
+import os
+import re
+import tempfile
+import time
+import typing as t
+from dataclasses import dataclass, field
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _wrapper as wrapper
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+RECEIPT = "receipt.json"
+_LOCK = ".lock"
+_STAGING = ".staging"
+_OWN_NAMES = (_LOCK, _STAGING)
+_LINKS = ("current", "previous")
+_WRAPPER = "bin/jemalloc.sh"
+
+#: Seconds to wait for another run that writes to the same store; the slowest build takes a few minutes.
+LOCK_TIMEOUT = 1800
+
+# The prefix ends up in LD_PRELOAD (where blanks and colons separate), in unit files (%, quotes, backslash) and in
+# shell scripts. None of these characters is worth a quoting rule in each.
+_PREFIX = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
+
+_INSTALLATION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One directory of the store; damage says what is wrong with it, empty when it is as its receipt says."""
+
+    version: str
+    receipt: t.Mapping[str, t.Any]
+    damage: str = ""
+
+    def suits(self, release: catalogue.Release, options: t.Mapping[str, t.Any], checksum_given: bool) -> bool:
+        """Whether it is what was asked for; the digest of its source counts only when the user named one."""
+        source = self.receipt.get("source", {}).get("sha256")
+        return (
+            not self.damage
+            and self.receipt.get("options") == options
+            and (not checksum_given or source == release.sha256)
+        )
+
+
+@dataclass(frozen=True)
+class Store:
+    """What stands in a prefix."""
+
+    prefix: str
+    installations: t.Mapping[str, Installation] = field(default_factory=dict)
+    current: t.Optional[str] = None
+    previous: t.Optional[str] = None
+    stale_wrappers: t.Tuple[str, ...] = ()
+    foreign: t.Tuple[str, ...] = ()
+    exists: bool = False
+
+    def describe(self) -> t.Dict[str, t.Any]:
+        """Return what a diff shows."""
+        return {
+            "installations": sorted(self.installations, key=catalogue.version_number),
+            "current": self.current,
+            "previous": self.previous,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do: the store after it, and the steps in their order."""
+
+    after: t.Mapping[str, t.Any]
+    install: t.Optional[str] = None
+    reason: str = ""
+    wrappers: t.Tuple[str, ...] = ()
+    switch: t.Optional[str] = None
+    remove: t.Tuple[str, ...] = ()
+    unlink: bool = False
+    remove_prefix: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.install or self.wrappers or self.switch or self.remove or self.unlink or self.remove_prefix)
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix without a trailing slash when a store can be there."""
+    prefix = prefix.rstrip("/") or "/"
+    if not _PREFIX.fullmatch(prefix) or os.path.normpath(prefix) != prefix:
+        raise JemallocError(
+            f"prefix: {prefix!r} cannot hold the store; name an absolute path of letters, digits and ._+@- such as "
+            "/opt/jemalloc."
+        )
+    if os.path.lexists(prefix) and not os.path.isdir(prefix):
+        raise JemallocError(f"prefix: {prefix} is there and is not a directory; move it away or name another prefix.")
+    parent = os.path.dirname(prefix)
+    if not os.path.isdir(parent):
+        raise JemallocError(f"prefix: {parent} is not a directory; make it, or name another prefix than {prefix}.")
+    return prefix
+
+
+def read(prefix: str) -> Store:
+    """Return what stands in a prefix; entries that are not recognised are left out, and so left alone."""
+    if not os.path.isdir(prefix):
+        return Store(prefix)
+    names = sorted(set(os.listdir(prefix)) - {*_OWN_NAMES, *_LINKS})
+    found = (read_installation(prefix, name) for name in names if _INSTALLATION.fullmatch(name))
+    installations = {installation.version: installation for installation in found if installation}
+    text = wrapper.text(prefix)
+    return Store(
+        prefix,
+        installations,
+        current=read_link(prefix, "current"),
+        previous=read_link(prefix, "previous"),
+        stale_wrappers=tuple(v for v in installations if files.read_text(f"{prefix}/{v}/{_WRAPPER}") != text),
+        foreign=tuple(name for name in names if name not in installations and not _is_temporary(name)),
+        exists=True,
+    )
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(files.TEMPORARY_SUFFIX)
+
+
+def read_link(prefix: str, name: str) -> t.Optional[str]:
+    """Return the name of the installation that the link current or previous leads to."""
+    try:
+        return os.readlink(f"{prefix}/{name}")
+    except OSError:
+        return None
+
+
+def read_installation(prefix: str, version: str) -> t.Optional[Installation]:
+    """Return the installation in a directory, None when the directory is not one of ours."""
+    directory = f"{prefix}/{version}"
+    text = None if os.path.islink(directory) else _read_receipt(directory)
+    if text is None:
+        return None
+    try:
+        receipt = json.loads(text)
+        recorded = dict(receipt["files"])
+    except (KeyError, TypeError, ValueError):
+        return Installation(version, {}, "its receipt cannot be read")
+    found = fingerprint(directory)
+    wrong = sorted(name for name in set(recorded) | set(found) if recorded.get(name) != found.get(name))
+    return Installation(version, receipt, f"{wrong[0]} is not what its receipt says" if wrong else "")
+
+
+def _read_receipt(directory: str) -> t.Optional[str]:
+    try:
+        return files.read_text(f"{directory}/{RECEIPT}")
+    except (NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def fingerprint(directory: str) -> t.Dict[str, str]:
+    """Return each file of an installation with its digest, each link with its target; receipt and wrapper left out."""
+    found = {}
+    for parent, _directories, names in os.walk(directory):
+        for name in names:
+            path = os.path.join(parent, name)
+            relative = os.path.relpath(path, directory)
+            if relative not in (RECEIPT, _WRAPPER):
+                found[relative] = f"-> {os.readlink(path)}" if os.path.islink(path) else files.sha256(path)
+    return found
+
+
+def plan_present(
+    store: Store, release: catalogue.Release, options: t.Mapping[str, t.Any], checksum_given: bool, make_current: bool
+) -> Plan:
+    """Return the steps that lead to the release being installed, and being current if that is wanted."""
+    version = release.version
+    have = store.installations.get(version)
+    if version in store.foreign:
+        raise JemallocError(
+            f"{store.prefix}/{version} is there but has no {RECEIPT}, so this collection did not make it; move it away."
+        )
+    install = reason = None
+    if have is None:
+        install, reason = version, "it is not installed"
+    elif not have.suits(release, options, checksum_given):
+        install, reason = version, have.damage or "it was built from another source or with other options"
+    switch = version if make_current and store.current != version else None
+    after = {
+        "installations": sorted({*store.installations, version}, key=catalogue.version_number),
+        "current": switch or store.current,
+        "previous": store.current if switch and store.current in store.installations else store.previous,
+    }
+    wrappers = tuple(name for name in store.stale_wrappers if name != install)
+    return Plan(after, install, reason or "", wrappers, switch)
+
+
+def plan_absent(store: Store, version: t.Optional[str]) -> Plan:
+    """Return the steps that take away one release, or without a version everything of ours."""
+    if version is None:
+        after = {"installations": [], "current": None, "previous": None}
+        links = bool(store.current or store.previous)
+        remove_prefix = store.exists and not store.foreign
+        return Plan(after, remove=tuple(store.installations), unlink=links, remove_prefix=remove_prefix)
+    if version not in store.installations:
+        return Plan(store.describe())
+    rest = [name for name in store.describe()["installations"] if name != version]
+    if store.current == version and rest:
+        raise JemallocError(
+            f"jemalloc {version} is what {store.prefix}/current leads to and cannot be removed; make another release "
+            f"current first ({', '.join(rest)} are installed)."
+        )
+    if not rest:
+        return plan_absent(store, None)
+    previous = None if store.previous == version else store.previous
+    return Plan({"installations": rest, "current": store.current, "previous": previous}, remove=(version,))
+
+
+@contextlib.contextmanager
+def locked(prefix: str) -> t.Iterator[None]:
+    """Be the only writer of a store while the block runs; make the prefix, and clear what a killed run left.
+
+    The kernel drops the lock with the process that holds it. When the block leaves nothing in the store, the prefix
+    goes as well if it was this run that made it.
+    """
+    made = not os.path.isdir(prefix)
+    os.makedirs(prefix, exist_ok=True)
+    if made:
+        os.chmod(prefix, 0o755)
+    descriptor = _acquire(prefix)
+    try:
+        files.remove_tree(f"{prefix}/{_STAGING}")
+        for left in glob.glob(f"{prefix}/.*{files.TEMPORARY_SUFFIX}") + glob.glob(
+            f"{prefix}/*/bin/.*{files.TEMPORARY_SUFFIX}"
+        ):
+            files.remove_file(left)
+        yield
+    finally:
+        _release(prefix, descriptor, made)
+
+
+def _acquire(prefix: str) -> int:
+    """Take the lock; the one who had it may have removed the file or the prefix meanwhile: then it starts again."""
+    path = f"{prefix}/{_LOCK}"
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        os.makedirs(prefix, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
+                os.close(descriptor)
+                raise
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise JemallocError(f"Another run has been writing to {prefix} for {LOCK_TIMEOUT} s; wait for it to end.")
+        time.sleep(0.1)
+
+
+def _release(prefix: str, descriptor: int, made: bool) -> None:
+    """Clear the staging area, and with it the prefix when this run made it for nothing; then give the lock back."""
+    try:
+        files.remove_tree(f"{prefix}/{_STAGING}")
+        if made and os.listdir(prefix) == [_LOCK]:
+            _remove_prefix(prefix)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_prefix(prefix: str) -> None:
+    """Remove the lock and the prefix; a prefix that holds something foreign stays, without our lock."""
+    files.remove_file(f"{prefix}/{_LOCK}")
+    with contextlib.suppress(OSError):
+        os.rmdir(prefix)
+
+
+def stage(prefix: str) -> str:
+    """Return a new private directory in the store's own file system, so that what is built there can be renamed."""
+    staging = f"{prefix}/{_STAGING}"
+    os.makedirs(staging, mode=0o700, exist_ok=True)
+    return tempfile.mkdtemp(dir=staging)
+
+
+def complete(tree: str, prefix: str, receipt: t.Mapping[str, t.Any]) -> None:
+    """Make a staged tree an installation: stable name of the library, wrapper, receipt, all of it durable."""
+    library = receipt["library"]
+    link = f"{tree}/lib/libjemalloc.so"
+    if not os.path.lexists(link):
+        os.symlink(library, link)
+    os.makedirs(f"{tree}/bin", exist_ok=True)
+    files.write_file(f"{tree}/{_WRAPPER}", wrapper.text(prefix).encode("ascii"), 0o755)
+    whole = dict(receipt, files=fingerprint(tree))
+    files.write_file(f"{tree}/{RECEIPT}", (json.dumps(whole, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+    files.sync_tree(tree)
+
+
+def publish(prefix: str, tree: str, version: str) -> None:
+    """Put a complete staged tree under its final name, in one step even where another one stands there."""
+    final = f"{prefix}/{version}"
+    if not os.path.lexists(final):
+        os.rename(tree, final)
+    elif not files.exchange(tree, final):
+        raise JemallocError(
+            f"The file system of {prefix} cannot swap two directories, so {final} cannot be replaced safely; "
+            f"remove that release first (state: absent, version: {version}) or install another one."
+        )
+    files.sync_directory(prefix)
+
+
+def switch(prefix: str, version: str) -> None:
+    """Let current lead to an installation; what it led to before is recorded first, so that it is never guessed."""
+    before = read_link(prefix, "current")
+    if before is not None and os.path.isdir(f"{prefix}/{before}"):
+        files.replace_link(f"{prefix}/previous", before)
+    files.replace_link(f"{prefix}/current", version)
+
+
+def write_wrapper(prefix: str, version: str) -> None:
+    """Bring an installation's wrapper to the text of this collection."""
+    os.makedirs(f"{prefix}/{version}/bin", exist_ok=True)
+    files.write_file(f"{prefix}/{version}/{_WRAPPER}", wrapper.text(prefix).encode("ascii"), 0o755)
+
+
+def remove(prefix: str, plan: Plan) -> None:
+    """Take installations away: first what leads to them, then each in one step out of its final name."""
+    for name in _LINKS:
+        if plan.unlink or read_link(prefix, name) in plan.remove:
+            files.remove_file(f"{prefix}/{name}")
+    for version in plan.remove:
+        os.rename(f"{prefix}/{version}", f"{stage(prefix)}/{version}")
+    files.sync_directory(prefix)
+    if plan.remove_prefix:
+        files.remove_tree(f"{prefix}/{_STAGING}")
+        _remove_prefix(prefix)
