@@ -1,0 +1,136 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: jemalloc_service
+short_description: Restart services and prove that they run with jemalloc
+version_added: 0.1.0
+description:
+  - Restarts systemd services and reads C(/proc/PID/maps) of every process in their control groups until all of them map
+    the library that is wanted.
+  - A service for which that proof does not come in time goes back to what it was, which is the release that it mapped
+    before or no drop-in of ours, and is restarted. The module then fails with the reason.
+author:
+  - The preload.jemalloc contributors (@preload)
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  platform:
+    platforms: posix
+    support: full
+  idempotent:
+    description: When run twice in a row without a change outside, the second run changes nothing.
+    support: none
+    details: Like a restart everywhere it changes something each time. Give it only the services that need it.
+options:
+  services:
+    description: The services to restart, as RV(preload.jemalloc.jemalloc_preload#module:restarts) names them.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The service.
+        type: str
+        required: true
+      version:
+        description: The release its processes have to map; without it they must not map any of the store.
+        type: str
+      reason:
+        description: Why it is restarted. Only for the reader.
+        type: str
+  state:
+    description: What the services are to be.
+    type: str
+    choices: [restarted]
+    default: restarted
+  prefix:
+    description: The directory that holds the installations, as given to M(preload.jemalloc.jemalloc).
+    type: path
+    default: /opt/jemalloc
+  timeout:
+    description: Seconds that a service may take to start, and again to show the proof.
+    type: int
+    default: 60
+seealso:
+  - module: preload.jemalloc.jemalloc_preload
+"""
+
+EXAMPLES = r"""
+- name: Restart what needs it, and prove it
+  preload.jemalloc.jemalloc_service:
+    services: "{{ preload.restarts }}"
+"""
+
+RETURN = r"""
+proved:
+  description: The services whose processes were all seen to map what they should.
+  returned: always
+  type: list
+  elements: str
+  sample: [puma.service]
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+
+ARGUMENTS = {
+    "services": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "version": {"type": "str"},
+            "reason": {"type": "str"},
+        },
+    },
+    "state": {"type": "str", "choices": ["restarted"], "default": "restarted"},
+    "prefix": {"type": "path", "default": "/opt/jemalloc"},
+    "timeout": {"type": "int", "default": 60},
+}
+
+
+def run(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[restarts.Failure]]:
+    """Restart and prove; return the services that are proved and those that are not."""
+    params = module.params
+    prefix = store.check_prefix(params["prefix"])
+    units = systemd.units(host.run, [entry["name"] for entry in params["services"]])
+    versions = {systemd.unit_name(entry["name"]): entry["version"] or None for entry in params["services"]}
+    services = [restarts.Service(unit.name, versions.get(unit.name)) for unit in units]
+    if module.check_mode:
+        return [], []
+    return restarts.restart_and_prove(host.run, services, prefix, params["timeout"])
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        proved, failures = run(module, Host(module))
+    except JemallocError as error:
+        module.fail_json(msg=str(error), proved=[])
+    except PermissionError as error:
+        module.fail_json(msg=f"{error.filename}: {error.strerror}; run this as root (become: true).", proved=[])
+    if failures:
+        module.fail_json(msg=" | ".join(map(str, failures)), changed=True, proved=proved)
+    module.exit_json(changed=bool(module.params["services"]), proved=proved)
+
+
+if __name__ == "__main__":
+    main()
