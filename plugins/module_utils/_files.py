@@ -108,9 +108,11 @@ def remove_file(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a tree; one that is not there is fine."""
-    if os.path.lexists(path):
+    """Remove a tree, a file or a link; one that is not there is fine."""
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
+    else:
+        remove_file(path)
 
 
 def read_text(path: str) -> t.Optional[str]:

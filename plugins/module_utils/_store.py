@@ -346,8 +346,26 @@ def remove(prefix: str, plan: Plan) -> None:
         if plan.unlink or read_link(prefix, name) in plan.remove:
             files.remove_file(f"{prefix}/{name}")
     for version in plan.remove:
-        os.rename(f"{prefix}/{version}", f"{stage(prefix)}/{version}")
+        _remove_installation(prefix, version)
     files.sync_directory(prefix)
     if plan.remove_prefix:
         files.remove_tree(f"{prefix}/{_STAGING}")
         _remove_prefix(prefix)
+
+
+def _remove_installation(prefix: str, version: str) -> None:
+    """Take one installation away in one step, or, where its directory cannot be renamed, its receipt last.
+
+    A directory from a lower layer of an overlay (an image) cannot be renamed. Killed half-way such a removal leaves
+    an installation that its receipt shows to be damaged, which the next run removes or replaces.
+    """
+    directory = f"{prefix}/{version}"
+    try:
+        os.rename(directory, f"{stage(prefix)}/{version}")
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        for name in os.listdir(directory):
+            if name != RECEIPT:
+                files.remove_tree(f"{directory}/{name}")
+        files.remove_tree(directory)

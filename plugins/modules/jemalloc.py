@@ -104,6 +104,13 @@ options:
     type: list
     elements: str
     default: []
+  released:
+    description:
+      - Files that M(preload.jemalloc.jemalloc_preload) took away in this play, as its return value C(files) says.
+        In check mode they are still there, and this says that they are not to count as references.
+    type: list
+    elements: path
+    default: []
 seealso:
   - module: preload.jemalloc.jemalloc_preload
 """
@@ -209,6 +216,7 @@ ARGUMENTS = {
     },
     "build_packages": {"type": "bool", "default": True},
     "for_services": {"type": "list", "elements": "str", "default": []},
+    "released": {"type": "list", "elements": "path", "default": []},
 }
 
 
@@ -242,7 +250,8 @@ def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     before = store.read(prefix)
     planned = store.plan_absent(before, version)
     going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
-    referring = [path for directory in going for path in preload.references(directory)]
+    released = module.params["released"] if module.check_mode else []
+    referring = [path for directory in going for path in preload.references(directory) if path not in released]
     if referring:
         raise JemallocError(
             f"{going[0]} cannot be removed, {', '.join(referring)} refers to it; take that scope away first with "
