@@ -9,7 +9,7 @@ import os
 import typing as t
 
 from ansible.plugins.action import ActionBase
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 
@@ -19,7 +19,10 @@ _TEMPLATES = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "jemal
 def render(prefix: str, host: bool) -> t.Dict[str, str]:
     """Return the texts that the module fills in; what LD_PRELOAD has to be, only the host can say."""
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=select_autoescape(),  # for HTML; these are none
     )
     variables = {"prefix": prefix, "host": host, "ld_preload": preload.LD_PRELOAD}
     names = {"service": "service.conf.j2", "manager": "system.conf.j2"}
@@ -37,7 +40,9 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         prefix = str(arguments.get("prefix") or "/opt/jemalloc").rstrip("/")
-        arguments["texts"] = render(prefix, host=str(arguments.get("host", False)).lower() in ("true", "yes", "1", "on"))
+        arguments["texts"] = render(
+            prefix, host=str(arguments.get("host", False)).lower() in ("true", "yes", "1", "on")
+        )
         result.update(
             self._execute_module(
                 module_name="preload.jemalloc.jemalloc_preload", module_args=arguments, task_vars=task_vars

@@ -35,12 +35,19 @@ _C_LIBRARY_HEADERS = {"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "g
 
 # The build sees nothing of the caller's environment: an LD_PRELOAD, a CFLAGS or a CONFIG_SITE there would change what
 # comes out. GIT_DIR keeps configure from taking the version from a git work tree that happens to be around.
-_ENVIRONMENT = ("env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C", "GIT_DIR=/nonexistent", "HOME=/nonexistent")
+_ENVIRONMENT = (
+    "env",
+    "-i",
+    "PATH=/usr/local/bin:/usr/bin:/bin",
+    "LC_ALL=C",
+    "GIT_DIR=/nonexistent",
+    "HOME=/nonexistent",
+)
 
 
 @dataclass(frozen=True)
 class Options:
-    """Build options: C++ operators (needs libstdc++ wherever it is preloaded), heap profiling, log2 of the page size."""
+    """Build options: C++ operators (needs libstdc++ in every program), heap profiling, log2 of the page size."""
 
     cxx: bool = False
     prof: bool = False
@@ -166,7 +173,9 @@ def finish(run: Run, tree: str, release: catalogue.Release) -> str:
         data = stream.read()
     version = platform.library_version(data)
     if version != release.version:
-        raise JemallocError(f"The library that was built is jemalloc {version or 'of no version'}, not {release.version}.")
+        raise JemallocError(
+            f"The library that was built is jemalloc {version or 'of no version'}, not {release.version}."
+        )
     wrapper = os.path.join(tree, "bin", "jemalloc.sh")
     if os.path.exists(wrapper):
         os.unlink(wrapper)

@@ -152,7 +152,7 @@ def plan(
     Without texts nothing of ours is wanted any more. References to the library come first when they are added and
     are taken away first when it goes: no step leaves one that leads nowhere.
     """
-    wanted: t.Dict[str, t.Optional[str]] = {path: None for path in present_drop_ins(root)}
+    wanted: t.Dict[str, t.Optional[str]] = dict.fromkeys(present_drop_ins(root))
     manager, environment = os.path.join(root, _MANAGER), os.path.realpath(os.path.join(root, _ENVIRONMENT))
     profile = os.path.join(root, _PROFILE)
     wanted.update({manager: None, environment: environment_without(files.read_text(environment)), profile: None})

@@ -55,9 +55,7 @@ def wanted(
     listed = [Service(unit.name, version) for unit in units]
     gone = [change.path for change in changes if change.after is None and change.path.endswith(preload.DROP_IN)]
     units_gone = [preload.unit_of_drop_in(path) for path in gone]
-    return listed + [
-        Service(name, version if host_wide else None) for name in units_gone if name.endswith(".service")
-    ]
+    return listed + [Service(name, version if host_wide else None) for name in units_gone if name.endswith(".service")]
 
 
 def needed(
@@ -94,9 +92,9 @@ def restart(run: Run, service: Service, timeout: int) -> str:
     status, output = run(["timeout", str(timeout), "systemctl", "restart", "--", service.name], None, None)
     if status == 124:
         return f"it did not start within {timeout} s"
-    return f"it did not start: {output.strip().splitlines()[0]}" if status and output.strip() else "it did not start" * (
-        status != 0
-    )
+    if status:
+        return f"it did not start: {output.strip().splitlines()[0] if output.strip() else status}"
+    return ""
 
 
 def prove(
@@ -105,7 +103,7 @@ def prove(
     """Wait until every service is proved; return those that are not when the time is over, each with the reason."""
     deadline = time.monotonic() + timeout
     main_pids: t.Dict[Service, str] = {}
-    reasons = {service: "it was not looked at" for service in services}
+    reasons = dict.fromkeys(services, "it was not looked at")
     while reasons:
         for service in list(reasons):
             reason, main_pid = _look(run, service, prefix, proc)
@@ -136,7 +134,7 @@ def _look(run: Run, service: Service, prefix: str, proc: str) -> t.Tuple[str, st
 
 
 def go_back(run: Run, failed: Service, prefix: str, release: t.Optional[str], timeout: int) -> str:
-    """Give a service what it ran with before: another release of the store, or no drop-in of ours. Return how it went."""
+    """Give a service back what it ran with: another release of the store, or no drop-in of ours; return how it went."""
     path = preload.drop_in_path(failed.name)
     text = files.read_text(path)
     if text is None or failed.version is None:

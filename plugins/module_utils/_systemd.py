@@ -76,7 +76,7 @@ def _unit(name: str, block: t.Mapping[str, t.List[str]]) -> Unit:
     if state != "loaded":
         what = "knows no such service" if state == "not-found" else f"says that it is {state}"
         raise JemallocError(
-            f"services: systemd on this host {what}: {name}; 'systemctl list-unit-files --type=service' lists those it has."
+            f"services: systemd on this host {what}: {name}; 'systemctl list-unit-files' lists what it has."
         )
     environment_files = [entry.rsplit(" (", 1)[0] for entry in block.get("EnvironmentFiles", []) if entry]
     unit_files = [*block["FragmentPath"], *" ".join(block.get("DropInPaths", [])).split()]

@@ -14,8 +14,8 @@ description:
     What was listed before and is not any more is taken away.
   - A service gets a systemd drop-in. The host gets a drop-in for systemd's default environment (every service that
     starts afterwards) and a marked part of C(/etc/environment) (every login, ssh and cron command).
-  - In any case C(/etc/profile.d/jemalloc.sh) puts C(jemalloc-config) and its like behind what is on the C(PATH) and lets
-    E(JEMALLOC_ENABLED) decide at login, and C(/usr/local/bin/jemalloc.sh) leads to the wrapper.
+  - In any case C(/etc/profile.d/jemalloc.sh) puts C(jemalloc-config) and its like behind what is on the C(PATH) and
+    lets E(JEMALLOC_ENABLED) decide at login, and C(/usr/local/bin/jemalloc.sh) leads to the wrapper.
   - The library is run on the host before anything refers to it, and nothing is restarted here. RV(restarts) says which
     running services need it, for M(preload.jemalloc.jemalloc_service).
   - The texts are rendered on the controller from the templates of the role.
@@ -112,7 +112,9 @@ files:
   elements: str
   sample: [/etc/systemd/system/puma.service.d/zz-preload-jemalloc.conf]
 restarts:
-  description: The running services whose processes do not map what they should, each as M(preload.jemalloc.jemalloc_service) takes it.
+  description:
+    - The running services whose processes do not map what they should, each as M(preload.jemalloc.jemalloc_service)
+      takes it.
   returned: success
   type: list
   elements: dict

@@ -1,0 +1,43 @@
+# The two commands of the README, `make site` and `make test`, and the parts of the second one.
+
+# ARGS are handed on: make site ARGS='-e jemalloc_version=5.1.0', make test ARGS='-k errors'
+ARGS ?=
+
+# Asked for only where sudo would ask; root needs neither.
+BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.DEFAULT_GOAL := help
+.PHONY: help site test unit lint molecule clean packages
+
+help: ## Show what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+site: ## Install jemalloc on this machine, or as ARGS say
+	@.ci/venv .venv requirements.txt
+	@.venv/bin/ansible-playbook site.yml $(BECOME) $(ARGS)
+	@if release=$$(readlink /opt/jemalloc/current); then \
+	  echo "jemalloc $$release is in /opt/jemalloc; run any command with it: jemalloc.sh <cmd>"; \
+	else echo "jemalloc is not in /opt/jemalloc"; fi
+
+test: packages ## Run all tests: unit, lint, sanity, molecule on systemd containers, this Makefile in a clean one
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m pytest tests $(ARGS)
+
+unit: ## Run the unit tests, with branch coverage
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m pytest tests/unit --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+lint: ## Run the linters and Ansible's sanity tests
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m pytest tests/checks $(ARGS)
+
+molecule: packages ## Run the molecule scenarios on systemd containers
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m pytest tests/scenarios $(ARGS)
+
+packages: # what the containers of the tests need from the distribution
+	@$(SUDO) .ci/packages
+
+clean: ## Remove the virtual environments and what the tests left here
+	rm -rf .venv .venv-test .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output
