@@ -1,0 +1,155 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role's templates as the action renders them, and the login script run by the shells that there are."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import typing as t
+from unittest import mock
+
+import pytest
+
+from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
+from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+
+SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
+MANAGED = "# Managed by the Ansible collection preload.jemalloc; changes made here are lost.\n"
+
+
+@pytest.mark.parametrize("host", [True, False])
+def test_render(host: bool) -> None:
+    texts = action.render("/srv/j", host)
+    profile = texts.pop("profile")
+    assert texts == {
+        "service": f'{MANAGED}[Service]\nEnvironment="LD_PRELOAD={preload.LD_PRELOAD}"\n',
+        "manager": f'{MANAGED}[Manager]\nDefaultEnvironment="LD_PRELOAD={preload.LD_PRELOAD}"\n',
+        "environment": f"LD_PRELOAD={preload.LD_PRELOAD}\n",
+    }
+    assert profile.startswith(MANAGED)
+    assert profile.endswith("\n")
+    assert "{" + "{" not in profile
+    assert "/opt/jemalloc" not in profile
+
+
+@pytest.fixture
+def prefix(tmp_path: pathlib.Path, library: pathlib.Path) -> str:
+    """A store with a library."""
+    path = tmp_path / "store" / "current" / "lib" / "libjemalloc.so"
+    path.parent.mkdir(parents=True)
+    shutil.copy(str(library), str(path))
+    return str(tmp_path / "store")
+
+
+def login(shell: str, prefix: str, host: bool, set_options: str = "", **environment: str) -> t.Dict[str, str]:
+    """Let a shell read the profile; return the environment of what it starts, and the names that it leaves behind."""
+    profile = pathlib.Path(prefix, "profile.sh")
+    profile.write_text(action.render(prefix, host)["profile"])
+    script = f'{set_options}\n. {profile}\n/usr/bin/env\nset | grep -c "^jemalloc_" || true\n'
+    done = subprocess.run(
+        [str(shutil.which(shell)), "-c", script],
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *lines, left = done.stdout.splitlines()
+    assert left == "0"
+    assert not [line for line in done.stderr.splitlines() if "ld.so" not in line]
+    return dict(line.split("=", 1) for line in lines)
+
+
+OURS, OLD = "{prefix}/current/lib/libjemalloc.so", "{prefix}/5.1.0/lib/libjemalloc.so"
+
+#: Whether host-wide, JEMALLOC_ENABLED, LD_PRELOAD before and after.
+LOGINS: t.List[t.Tuple[bool, t.Optional[str], t.Optional[str], t.Optional[str]]] = [
+    (False, None, None, None),
+    (False, None, "/a.so", "/a.so"),
+    (False, None, OURS, OURS),
+    (False, "true", None, OURS),
+    (False, "true", "", OURS),
+    (False, "true", "/a.so:/b.so", f"{OURS}:/a.so:/b.so"),
+    (False, "true", f"/a.so:{OURS}:{OLD}:/b.so", f"{OURS}:/a.so:/b.so"),
+    (False, "true", "{prefix}2/x.so", f"{OURS}:{{prefix}}2/x.so"),
+    (False, "false", None, None),
+    (False, "false", "/a.so", "/a.so"),
+    (False, "", OURS, OURS),
+    (True, None, None, OURS),
+    (True, None, OURS, OURS),
+    (True, None, f"{OURS}:/a.so", f"{OURS}:/a.so"),
+    (True, None, "/a.so", f"{OURS}:/a.so"),
+    (True, "true", OURS, OURS),
+    (True, "false", OURS, None),
+    (True, "false", f"{OURS}:/a.so:/b.so", "/a.so:/b.so"),
+    (True, "false", f"/a.so:{OURS}", "/a.so"),
+    (True, "no", OURS, None),
+    (True, "", None, None),
+]
+
+
+@pytest.mark.parametrize("set_options", ["", "set -eu"])
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("host", "enabled", "before", "after"), LOGINS)
+def test_login(
+    prefix: str,
+    shell: str,
+    set_options: str,
+    host: bool,
+    enabled: t.Optional[str],
+    before: t.Optional[str],
+    after: t.Optional[str],
+) -> None:
+    environment = {} if enabled is None else {"JEMALLOC_ENABLED": enabled}
+    if before is not None:
+        environment["LD_PRELOAD"] = before.format(prefix=prefix)
+    found = login(shell, prefix, host, set_options, **environment)
+    assert found.get("LD_PRELOAD") == (None if after is None else after.format(prefix=prefix))
+    assert found["PATH"] == f"/usr/bin:/bin:{prefix}/current/bin"
+    assert set(found) - {"PATH", "LD_PRELOAD", "JEMALLOC_ENABLED"} <= {"PWD", "SHLVL", "_", "OLDPWD"}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("before", [OURS, f"{OURS}:/a.so"])
+def test_login_when_the_library_is_gone(prefix: str, shell: str, before: str) -> None:
+    shutil.rmtree(f"{prefix}/current")
+    found = login(shell, prefix, True, LD_PRELOAD=before.format(prefix=prefix))
+    assert found.get("LD_PRELOAD") == (None if before == OURS else "/a.so")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_login_below_a_login(prefix: str, shell: str) -> None:
+    path = f"/usr/bin:{prefix}/current/bin:/bin"
+    assert login(shell, prefix, False, PATH=path)["PATH"] == path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix", "host"),
+    [
+        ({}, "/opt/jemalloc", False),
+        ({"prefix": "/srv/j/", "host": True}, "/srv/j", True),
+        ({"host": "yes", "texts": {"service": "smuggled"}}, "/opt/jemalloc", True),
+        ({"host": "no", "prefix": None}, "/opt/jemalloc", False),
+    ],
+)
+def test_the_action_hands_the_texts_on(
+    monkeypatch: pytest.MonkeyPatch, arguments: t.Dict[str, t.Any], prefix: str, host: bool
+) -> None:
+    calls: t.List[t.Dict[str, t.Any]] = []
+
+    def execute(_self: t.Any, **options: t.Any) -> t.Dict[str, t.Any]:
+        calls.append(options)
+        return {"changed": True}
+
+    monkeypatch.setattr(action.ActionModule, "_execute_module", execute)
+    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False, diff=False)
+    names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
+    plugin = action.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
+    assert plugin.run(task_vars={"x": 1})["changed"] is True
+    expected = {**arguments, "texts": action.render(prefix, host)}
+    assert calls == [
+        {"module_name": "preload.jemalloc.jemalloc_preload", "module_args": expected, "task_vars": {"x": 1}}
+    ]
+    assert task.args == arguments

@@ -1,0 +1,99 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The catalogue: its own data, and which release is taken for what a user says."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+import pytest
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+KNOWN = ", ".join(catalogue.RELEASES)
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize("release", catalogue.RELEASES.values(), ids=str)
+def test_every_release_is_well_formed(release: catalogue.Release) -> None:
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", release.version)
+    assert re.fullmatch(r"20[0-9]{2}-[0-9]{2}(-[0-9]{2})?", release.tagged)
+    for digest in (release.sha256, *(packing.sha256 for packing in release.packings)):
+        assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    for packing in release.packings:
+        assert packing.path.startswith(f"j/jemalloc/jemalloc_{release.version}.orig.tar.")
+        assert re.fullmatch(r"([0-9a-f]{40})?", packing.commit)
+        assert bool(packing.commit) == (packing.sha256 != release.sha256)
+
+
+def test_releases_are_in_order_and_no_digest_stands_twice() -> None:
+    releases = list(catalogue.RELEASES.values())
+    assert [release.number for release in releases] == sorted({release.number for release in releases})
+    assert [release.tagged for release in releases] == sorted(release.tagged for release in releases)
+    assert len({release.sha256 for release in releases}) == len(releases)
+
+
+def test_ten_comes_after_nine() -> None:
+    assert catalogue.version_number("5.10.0") > catalogue.version_number("5.9.0")
+
+
+def test_the_default_is_a_known_release() -> None:
+    assert catalogue.find_release(None, None) == catalogue.RELEASES[catalogue.DEFAULT_VERSION]
+
+
+def test_a_known_release() -> None:
+    assert catalogue.find_release("5.1.0", None) is catalogue.RELEASES["5.1.0"]
+
+
+@pytest.mark.parametrize("checksum", [f"sha256:{DIGEST}", f"sha256:{DIGEST.upper()}"])
+@pytest.mark.parametrize("version", ["5.9.0", "5.3.1"])
+def test_a_checksum_replaces_all_that_the_catalogue_says(version: str, checksum: str) -> None:
+    assert catalogue.find_release(version, checksum) == catalogue.Release(version, DIGEST)
+
+
+ERRORS: t.List[t.Tuple[t.Optional[str], t.Optional[str], str]] = [
+    (
+        "5.9.0",
+        None,
+        f"version: jemalloc 5.9.0 is not a known release; known are {KNOWN}; for another one give its checksum as well "
+        "(sha256:...).",
+    ),
+    *(
+        (wrong, checksum, f"version: {wrong!r} is not the number of a jemalloc release; known are {KNOWN}.")
+        for checksum in (None, f"sha256:{DIGEST}")
+        for wrong in (
+            "",
+            "5",
+            "5.1",
+            "v5.1.0",
+            "5.1.0-rc1",
+            "5.1.0\n",
+            "5.1.0/../..",
+            "../etc",
+            "\u0665.1.0",
+            "12345.1.0",
+        )
+    ),
+    *(
+        ("5.1.0", wrong, f"checksum: {wrong!r} is not a SHA-256 digest; write it as sha256: and 64 hexadecimal digits.")
+        for wrong in (
+            "",
+            DIGEST,
+            f"md5:{DIGEST}",
+            "sha256:",
+            f"sha256:{DIGEST}0",
+            f"sha256:{DIGEST}\n",
+            "sha256:" + "g" * 64,
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("version", "checksum", "message"), ERRORS)
+def test_errors(version: t.Optional[str], checksum: t.Optional[str], message: str) -> None:
+    with pytest.raises(JemallocError) as caught:
+        catalogue.find_release(version, checksum)
+    assert str(caught.value) == message

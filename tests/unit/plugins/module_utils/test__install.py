@@ -1,0 +1,247 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a plan to an installation: a real build of a small source on a host that is made of callables."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import typing as t
+
+import pytest
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
+from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+
+class Host:
+    """Runs commands for real, but for those that a test answers; fetches from files."""
+
+    def __init__(self, **answers: t.Tuple[int, str]) -> None:
+        self.answers = {name.replace("_", "-"): answer for name, answer in answers.items()}
+        self.calls: t.List[t.List[str]] = []
+        self.warnings: t.List[str] = []
+
+    def run(
+        self, arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
+    ) -> t.Tuple[int, str]:
+        """Run a command."""
+        self.calls.append(list(arguments))
+        for name, answer in self.answers.items():
+            if name in arguments:
+                return answer
+        done = subprocess.run(
+            arguments,
+            cwd=directory,
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    def warn(self, message: str) -> None:
+        """Remember a warning."""
+        self.warnings.append(message)
+
+    def archive_roots(self) -> t.List[str]:
+        """Return no archive."""
+        return []
+
+    def fetch(self, candidate: source.Candidate, path: str) -> None:
+        """Copy a file."""
+        if candidate.kind != "file" or not os.path.exists(candidate.location):
+            raise JemallocError("it is not there")
+        shutil.copyfile(candidate.location, path)
+
+
+Tarball = t.Callable[[str], t.Tuple[str, str]]
+
+
+@pytest.fixture
+def request_of(tmp_path: pathlib.Path, tarball: Tarball) -> t.Callable[..., install.Request]:
+    """Ask for a release that builds in no time."""
+
+    def make(version: str = "9.9.9", build_packages: bool = False, **options: t.Any) -> install.Request:
+        path, checksum = tarball(version)
+        release = catalogue.find_release(version, checksum)
+        chosen = build.Options(**options)
+        return install.Request(str(tmp_path / "store"), release, chosen, ["/missing.tar.gz", path], build_packages)
+
+    return make
+
+
+def plan(request: install.Request, make_current: bool = True) -> store.Plan:
+    """Plan what a request takes."""
+    return store.plan_present(
+        store.read(request.prefix), request.release, request.options.as_dict(), True, make_current
+    )
+
+
+def carry_out(host: Host, request: install.Request) -> t.Dict[str, t.Any]:
+    """Install as the module does."""
+    with store.locked(request.prefix):
+        return install.carry_out(host, request, plan(request))  # type: ignore[arg-type]
+
+
+def test_from_source_to_current(request_of: t.Callable[..., install.Request]) -> None:
+    request, host = request_of(lg_page=14), Host()
+    origin = request.origins[1]
+    assert carry_out(host, request) == {"origin": origin, "packages": []}
+    assert host.warnings == [
+        f"The source came from {origin}, as others did not have it: /missing.tar.gz: it is not there."
+    ]
+    assert not plan(request).changes
+    assert sorted(os.listdir(request.prefix)) == [".lock", "9.9.9", "current"]
+    top = pathlib.Path(request.prefix, "9.9.9")
+    assert sorted(str(path.relative_to(top)) for path in top.rglob("*")) == [
+        "bin",
+        "bin/jemalloc-config",
+        "bin/jemalloc.sh",
+        "lib",
+        "lib/libjemalloc.so",
+        "lib/libjemalloc.so.2",
+        "receipt.json",
+    ]
+    receipt = dict(store.read(request.prefix).installations["9.9.9"].receipt)
+    assert re.fullmatch(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z", receipt.pop("built_at"))
+    assert receipt.pop("library_sha256") == receipt.pop("files")["lib/libjemalloc.so.2"]
+    assert receipt.pop("platform")["lg_page"] == 14
+    assert receipt == {
+        "format": 1,
+        "release": "9.9.9",
+        "library": "libjemalloc.so.2",
+        "source": {"sha256": request.release.sha256, "origin": origin},
+        "options": {"cxx": False, "prof": False, "lg_page": 14},
+        "configure": [f"--prefix={top}", "--with-lg-page=14", "--disable-cxx", "CFLAGS=-g0", "CXXFLAGS=-g0"],
+        "built_by": "preload.jemalloc",
+    }
+
+
+def test_another_build_takes_the_place_of_the_one_before(request_of: t.Callable[..., install.Request]) -> None:
+    host = Host()
+    carry_out(host, request_of())
+    carry_out(host, request_of(prof=True))
+    found = store.read(request_of().prefix)
+    assert found.installations["9.9.9"].receipt["options"]["prof"] is True
+    assert not found.installations["9.9.9"].damage
+    assert found.describe() == {"installations": ["9.9.9"], "current": "9.9.9", "previous": None}
+    # What is right already is not touched; only the wrapper and the link are brought back.
+    pathlib.Path(found.prefix, "9.9.9", "bin", "jemalloc.sh").write_text("old")
+    pathlib.Path(found.prefix, "current").unlink()
+    host.calls.clear()
+    assert carry_out(host, request_of(prof=True)) == {}
+    assert host.calls == []
+    assert store.read(found.prefix) == found
+
+
+FAILURES = [
+    ("6.6.6", {}, r"jemalloc 6\.6\.6 does not build here, make ended with 2: .* / make: \*\*\* .* Error 1\."),
+    (
+        "7.7.7",
+        {},
+        r"The library .*/libjemalloc\.so\.2 is not fit for this host, /bin/true fails .*; nothing refers to it\.",
+    ),
+    ("9.9.9", {"strip": (1, "no space")}, r"The library could not be stripped: no space\."),
+]
+
+
+@pytest.mark.parametrize(("version", "answers", "message"), FAILURES)
+def test_what_fails_leaves_nothing(
+    request_of: t.Callable[..., install.Request], version: str, answers: t.Dict[str, t.Any], message: str
+) -> None:
+    request = request_of(version)
+    with pytest.raises(JemallocError, match=f"^{message}$"):
+        carry_out(Host(**answers), request)
+    assert not os.path.exists(request.prefix)
+
+
+def test_what_fails_leaves_the_old_one(request_of: t.Callable[..., install.Request]) -> None:
+    carry_out(Host(), request_of())
+    before = store.read(request_of().prefix)
+    with pytest.raises(JemallocError):
+        carry_out(Host(strip=(1, "no")), request_of(prof=True))
+    with pytest.raises(JemallocError):
+        carry_out(Host(), request_of("7.7.7"))
+    assert store.read(before.prefix) == before
+
+
+def test_a_snapshot_needs_autoconf(
+    request_of: t.Callable[..., install.Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: t.List[t.Sequence[str]] = []
+
+    def missing(_run: build.Run, needed: t.Sequence[str]) -> t.List[str]:
+        asked.append(needed)
+        return ["autoconf"]
+
+    unpack = source.unpack
+
+    def snapshot(archive: str, directory: str) -> str:
+        top = unpack(archive, directory)
+        os.rename(f"{top}/configure", f"{top}/configure.ac")
+        return top
+
+    monkeypatch.setattr(build, "missing_tools", missing)
+    monkeypatch.setattr(build, "package_manager", lambda: "apk")
+    monkeypatch.setattr(source, "unpack", snapshot)
+    host = Host(apk=(0, ""), autoconf=(1, "configure.ac: bad"))
+    with pytest.raises(JemallocError) as caught:
+        carry_out(host, request_of(build_packages=True))
+    assert (
+        str(caught.value)
+        == "jemalloc 9.9.9 does not build here, autoconf ended with 1: $ autoconf / configure.ac: bad."
+    )
+    assert asked == [["gcc", "make", "headers", "autoconf"]]
+    assert host.calls[0] == ["apk", "add", "autoconf"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "manager", "allowed", "expected"),
+    [
+        ([], None, False, []),
+        (["gcc", "headers"], "apt-get", True, ["gcc", "libc6-dev"]),
+        (
+            ["gcc", "headers"],
+            "apt-get",
+            False,
+            "jemalloc 9.9.9 cannot be built here, this host lacks gcc, libc6-dev; install them (apt-get -o "
+            "DPkg::Lock::Timeout=300 install -y --no-install-recommends gcc libc6-dev) or allow it "
+            "(build_packages: true).",
+        ),
+        (
+            ["make", "headers"],
+            None,
+            True,
+            "jemalloc 9.9.9 cannot be built here, this host lacks make, the C library's headers; install them (the "
+            "host's own means) or allow it (build_packages: true).",
+        ),
+    ],
+)
+def test_check_tools(
+    request_of: t.Callable[..., install.Request],
+    monkeypatch: pytest.MonkeyPatch,
+    missing: t.List[str],
+    manager: t.Optional[str],
+    allowed: bool,
+    expected: t.Union[str, t.List[str]],
+) -> None:
+    monkeypatch.setattr(build, "missing_tools", lambda _run, _needed: missing)
+    monkeypatch.setattr(build, "package_manager", lambda: manager)
+    request = request_of(build_packages=allowed)
+    host: t.Any = Host()
+    if isinstance(expected, list):
+        assert install.check_tools(host, request) == expected
+        return
+    with pytest.raises(JemallocError) as caught:
+        install.check_tools(host, request)
+    assert str(caught.value) == expected

@@ -1,0 +1,241 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What systemd prints and what stands in its files."""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+LOADED = """Id=puma.service
+LoadState=loaded
+ActiveState=active
+FragmentPath=/etc/systemd/system/puma.service
+DropInPaths=/etc/systemd/system/puma.service.d/a.conf /run/b.conf
+EnvironmentFiles=/etc/default/puma (ignore_errors=yes)
+EnvironmentFiles=/etc/with space (ignore_errors=no)
+"""
+BARE = (
+    "Id=dbus-broker.service\nLoadState=loaded\nActiveState=inactive\nFragmentPath=\nDropInPaths=\nEnvironmentFiles=\n"
+)
+
+
+class Systemctl:
+    """Answers with what systemctl would print."""
+
+    def __init__(self, output: str, status: int = 0) -> None:
+        self.output, self.status = output, status
+        self.calls: t.List[t.Sequence[str]] = []
+
+    def __call__(
+        self, arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
+    ) -> t.Tuple[int, str]:
+        """Answer a command."""
+        assert directory is data is None
+        self.calls.append(arguments)
+        return self.status, self.output
+
+
+def test_is_running(tmp_path: pathlib.Path) -> None:
+    assert not systemd.is_running(str(tmp_path))
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert systemd.is_running(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("puma", "puma.service"),
+        ("puma.service", "puma.service"),
+        ("sidekiq@1", "sidekiq@1.service"),
+        (r"a\x2db", r"a\x2db.service"),
+        ("a:b_c.d-e", "a:b_c.d-e.service"),
+        ("cron.timer", "cron.timer.service"),
+    ],
+)
+def test_unit_name(name: str, expected: str) -> None:
+    assert systemd.unit_name(name) == expected
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "sidekiq@", "sidekiq@.service", "a*", "a\n", "ä", "$(id)"])
+def test_unit_name_that_is_none(name: str) -> None:
+    with pytest.raises(JemallocError) as caught:
+        systemd.unit_name(name)
+    assert str(caught.value) == (
+        f"services: {name!r} is not the name of a service; write it as in systemctl status NAME."
+    )
+
+
+def test_units(root: pathlib.Path) -> None:
+    run = Systemctl(f"{LOADED}\n{BARE}\n{LOADED}")
+    assert systemd.units(run, ["puma", "dbus.service", "alias-of-puma"]) == [
+        systemd.Unit(
+            "puma.service",
+            "active",
+            ("/etc/systemd/system/puma.service", "/etc/systemd/system/puma.service.d/a.conf", "/run/b.conf"),
+            ("/etc/default/puma", "/etc/with space"),
+        ),
+        systemd.Unit("dbus-broker.service", "inactive"),
+    ]
+    properties = "--property=Id,LoadState,ActiveState,FragmentPath,DropInPaths,EnvironmentFiles"
+    assert run.calls == [
+        ["systemctl", "show", properties, "--", "puma.service", "dbus.service", "alias-of-puma.service"]
+    ]
+
+
+def test_units_of_no_names_asks_nobody() -> None:
+    run = Systemctl("")
+    assert systemd.units(run, []) == []
+    assert run.calls == []
+
+
+LIST = "'systemctl list-unit-files' lists what it has"
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "message"),
+    [
+        (
+            BARE.replace("loaded", "not-found"),
+            0,
+            f"services: systemd on this host knows no such service: puma; {LIST}.",
+        ),
+        (
+            LOADED.replace("loaded", "masked"),
+            0,
+            f"services: systemd on this host says that it is masked: puma; {LIST}.",
+        ),
+        (
+            LOADED.replace("loaded", "bad-setting"),
+            0,
+            f"services: systemd on this host says that it is bad-setting: puma; {LIST}.",
+        ),
+        (
+            "Failed to connect to bus\n",
+            1,
+            "services: systemd answers 'Failed to connect to bus' when asked for puma.service.",
+        ),
+    ],
+)
+def test_units_that_are_none(root: pathlib.Path, output: str, status: int, message: str) -> None:
+    with pytest.raises(JemallocError) as caught:
+        systemd.units(Systemctl(output, status), ["puma"])
+    assert str(caught.value) == message
+
+
+def test_units_without_systemd(root: pathlib.Path) -> None:
+    (root / "run/systemd/system").rmdir()
+    run = Systemctl("")
+    with pytest.raises(JemallocError) as caught:
+        systemd.units(run, ["puma", "cron"])
+    assert str(caught.value) == (
+        "services: puma, cron cannot be looked up, systemd is not the init of this host; run the command by "
+        "jemalloc.sh instead."
+    )
+    assert run.calls == []
+
+
+def test_parse_show() -> None:
+    assert systemd.parse_show("A=1\nB=x=y\nA=2\n\nA=\n") == [{"A": ["1", "2"], "B": ["x=y"]}, {"A": [""]}]
+    assert systemd.parse_show("") == [{}]
+
+
+SETTINGS: t.List[t.Tuple[t.List[str], str]] = [
+    ([], ""),
+    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\n"], "/a.so"),
+    (['[Service]\nEnvironment="LD_PRELOAD=/a.so /b.so" X=1\n'], "/a.so /b.so"),
+    (["[Service]\nEnvironment=X=1 'LD_PRELOAD=/a.so'\n"], "/a.so"),
+    (["[Service]\n  Environment = LD_PRELOAD=/a.so  \n"], "/a.so"),
+    (["[Service]\nEnvironment=X=1 \\\n  LD_PRELOAD=/a.so\n"], "/a.so"),
+    (["[Service]\r\nEnvironment=LD_PRELOAD=/a.so\r\n"], "/a.so"),
+    (["[Service]\nEnvironment=LD_PRELOAD=%h/a.so\n"], "%h/a.so"),
+    (["[Service]\nEnvironment=LD_PRELOAD=/a.so LD_PRELOAD=/b.so\n"], "/b.so"),
+    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\n", "[Service]\nEnvironment=LD_PRELOAD=/b.so\n"], "/b.so"),
+    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\n", "[Service]\nEnvironment=\n"], ""),
+    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\nEnvironment=\nEnvironment=X=1\n"], ""),
+    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\nEnvironment=LD_PRELOAD=\n"], ""),
+    (["[Service]\nEnvironment=XLD_PRELOAD=/a.so LD_PRELOADX=/b.so LD_PRELOAD\n"], ""),
+    (["[Service]\n#Environment=LD_PRELOAD=/a.so\n;Environment=LD_PRELOAD=/b.so\n"], ""),
+    (["[Service]\nPassEnvironment=LD_PRELOAD=/a.so\nenvironment=LD_PRELOAD=/b.so\n"], ""),
+    (["Environment=LD_PRELOAD=/a.so\n[Unit]\nEnvironment=LD_PRELOAD=/b.so\n"], ""),
+    (["[Service]\n[Unit]\n[Service]\nEnvironment=LD_PRELOAD=/a.so\n[Install]\n"], "/a.so"),
+    (["[Service]\nEnvironment=LD_PRELOAD=/a.so", "Environment=LD_PRELOAD=/b.so\n"], "/a.so"),
+    (['[Service]\nEnvironment="LD_PRELOAD=/unbalanced\n'], ""),
+    (["[Service]\nEnvironment\n"], ""),
+]
+
+
+@pytest.mark.parametrize(("texts", "expected"), SETTINGS)
+def test_setting(texts: t.List[str], expected: str) -> None:
+    assert systemd.setting(texts, "Service", "Environment", "LD_PRELOAD") == expected
+
+
+#: What one line of a unit file says, as text, and what it does to the variables; None forgets them all.
+LINES = st.one_of(
+    st.lists(
+        st.tuples(st.sampled_from(["LD_PRELOAD", "OTHER"]), st.sampled_from(["", "/a", "/b:%h/c", "/d e", "x=y"])),
+        min_size=1,
+        max_size=3,
+    ),
+    st.none(),
+)
+
+
+@given(st.lists(st.lists(LINES, max_size=4), max_size=3))
+def test_setting_is_what_a_model_says(files: t.List[t.List[t.Optional[t.List[t.Tuple[str, str]]]]]) -> None:
+    texts = []
+    model: t.Dict[str, str] = {}
+    for lines in files:
+        text = "[Unit]\nEnvironment=LD_PRELOAD=/no\n[Service]\n"
+        for line in lines:
+            if line is None:
+                model.clear()
+            model.update(line or [])
+            text += f"Environment={' '.join(f'{chr(34)}{name}={value}{chr(34)}' for name, value in line or [])}\n"
+        texts.append(f"{text}# the end\n")
+    for variable in ("LD_PRELOAD", "OTHER"):
+        assert systemd.setting(texts, "Service", "Environment", variable) == model.get(variable, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("LD_PRELOAD=/a.so\n", "/a.so"),
+        ("LD_PRELOAD=/a.so\nLD_PRELOAD=/b.so", "/b.so"),
+        ("LD_PRELOAD=/a.so\nLD_PRELOAD=\n", ""),
+        ("export LD_PRELOAD=/a.so\n", "/a.so"),
+        ("  LD_PRELOAD=/a.so  \r\n", "/a.so"),
+        ('LD_PRELOAD="/a.so /b.so"\n', "/a.so /b.so"),
+        ("LD_PRELOAD='/a.so'\n", "/a.so"),
+        ("#LD_PRELOAD=/a.so\nXLD_PRELOAD=/b.so\nLD_PRELOAD\n", ""),
+        ("PATH=/bin\nLD_PRELOAD=/a.so\nLANG=C\n", "/a.so"),
+    ],
+)
+def test_environment_file_value(text: str, expected: str) -> None:
+    assert systemd.environment_file_value(text, "LD_PRELOAD") == expected
+
+
+def test_manager_texts(tmp_path: pathlib.Path) -> None:
+    texts = {
+        "etc/systemd/system.conf": "main",
+        "usr/lib/systemd/system.conf.d/10-a.conf": "hidden by the one of the same name below /etc",
+        "usr/lib/systemd/system.conf.d/30-c.conf": "c",
+        "run/systemd/system.conf.d/20-b.conf": "b",
+        "etc/systemd/system.conf.d/10-a.conf": "a",
+        "etc/systemd/system.conf.d/ours.conf": "ours",
+        "etc/systemd/system.conf.d/readme.txt": "no setting",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert systemd.manager_texts("ours.conf", str(tmp_path)) == ["main", "a", "b", "c"]
+    assert systemd.manager_texts("ours.conf", str(tmp_path / "missing")) == []

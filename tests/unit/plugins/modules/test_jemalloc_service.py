@@ -1,0 +1,133 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module jemalloc_service, run as a whole with a systemctl that is a script and a made-up /proc."""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import pytest
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_service as module
+
+SYSTEMCTL = """
+case $1 in
+  restart) case $3 in broken*) echo 'Job failed.'; exit 1 ;; esac ;;
+  show)
+    while [ "$1" != -- ]; do shift; done; shift
+    for unit; do
+      state=loaded
+      case $unit in missing*) state=not-found ;; esac
+      printf 'Id=%s\\nLoadState=%s\\nActiveState=active\\nFragmentPath=\\nMainPID=100\\n\\n' "$unit" "$state"
+    done
+esac
+"""
+
+Call = t.Callable[..., t.Dict[str, t.Any]]
+
+
+@pytest.fixture(autouse=True)
+def log(
+    root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, program: t.Callable[[str, str], pathlib.Path]
+) -> pathlib.Path:
+    """A systemd whose puma maps 5.3.1, whose cron maps nothing, and whose broken does not start; its calls."""
+    for pid, unit, path in ((100, "puma", "/opt/jemalloc/5.3.1/lib/libjemalloc.so.2"), (200, "cron", "/lib/libc.so.6")):
+        process = root / "proc" / str(pid)
+        process.mkdir(parents=True)
+        (process / "cgroup").write_text(f"0::/system.slice/{unit}.service\n")
+        (process / "maps").write_text(f"7f00-7f01 r-xp 0 08:01 12   {path}\n")
+    monkeypatch.setattr(restarts, "INTERVAL", 0)
+    program("journalctl", "echo last words")
+    return program("systemctl", SYSTEMCTL)
+
+
+def service(name: str, version: t.Optional[str] = "5.3.1") -> t.Dict[str, t.Any]:
+    """Return an entry as jemalloc_preload returns it."""
+    return {"name": name, "version": version, "reason": "3 of its 3 processes do not map jemalloc"}
+
+
+BOTH = [service("puma.service"), service("cron.service", None)]
+
+
+def test_restart_and_prove(call: Call, log: pathlib.Path) -> None:
+    assert call(module, services=BOTH) == {"changed": True, "proved": ["puma.service", "cron.service"]}
+    assert [line for line in log.read_text().splitlines() if line.startswith("restart")] == [
+        "restart -- puma.service",
+        "restart -- cron.service",
+    ]
+
+
+def test_check_mode_only_looks(call: Call, log: pathlib.Path) -> None:
+    assert call(module, _check=True, services=BOTH) == {"changed": True, "proved": []}
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["show"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_nobody(call: Call, log: pathlib.Path, check: bool) -> None:
+    assert call(module, _check=check, services=[]) == {"changed": False, "proved": []}
+    assert log.read_text() == ""
+
+
+def test_a_service_that_does_not_start(call: Call, root: pathlib.Path) -> None:
+    drop_in = pathlib.Path(preload.drop_in_path("broken.service"))
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("x")
+    found = call(module, services=[service("puma"), service("broken"), service("cron", "")], timeout=5)
+    assert (found["failed"], found["changed"], found["proved"]) == (True, True, ["puma.service", "cron.service"])
+    assert found["msg"] == (
+        "broken.service: it did not start: Job failed.; it does not run without the library as before either (it did "
+        "not start: Job failed.); its journal ends with: last words"
+    )
+    assert not drop_in.exists()
+
+
+def test_services_that_do_not_show_the_proof(call: Call) -> None:
+    found = call(module, services=[service("puma", None), service("cron")], timeout=0)
+    assert (found["failed"], found["changed"], found["proved"]) == (True, True, [])
+    assert found["msg"] == (
+        "puma.service: its process 100 still maps jemalloc; there is nothing of ours to take back; its journal ends "
+        "with: last words | cron.service: its process 200 does not map jemalloc 5.3.1; there is nothing of ours to "
+        "take back; its journal ends with: last words"
+    )
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"services": [service("missing")]},
+            "services: systemd on this host knows no such service: missing; 'systemctl list-unit-files' "
+            "lists what it has.",
+        ),
+        (
+            {"services": [service("a/b")]},
+            "services: 'a/b' is not the name of a service; write it as in systemctl status NAME.",
+        ),
+        (
+            {"services": BOTH, "prefix": "relative"},
+            "prefix: 'relative' cannot hold the store; name an absolute path of letters, digits and ._+@- such as "
+            "/opt/jemalloc.",
+        ),
+    ],
+)
+def test_errors(call: Call, check: bool, arguments: t.Dict[str, t.Any], message: str) -> None:
+    found = call(module, _check=check, **arguments)
+    assert (found["failed"], found["msg"], found["proved"]) == (True, message, [])
+
+
+def test_without_permission(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: t.Any) -> t.NoReturn:
+        raise PermissionError(13, "Permission denied", "/x")
+
+    monkeypatch.setattr(restarts, "restart_and_prove", fail)
+    assert call(module, services=BOTH)["msg"] == "/x: Permission denied; run this as root (become: true)."
+
+
+def test_the_documentation_names_the_arguments() -> None:
+    for name in module.ARGUMENTS:
+        assert f"\n  {name}:\n" in module.DOCUMENTATION
