@@ -211,7 +211,7 @@ def plan_present(
 def plan_absent(store: Store, version: t.Optional[str]) -> Plan:
     """Return the steps that take away one release, or without a version everything of ours."""
     if version is None:
-        after = {"installations": [], "current": None, "previous": None}
+        after: t.Dict[str, t.Any] = {"installations": [], "current": None, "previous": None}
         links = bool(store.current or store.previous)
         remove_prefix = store.exists and not store.foreign
         return Plan(after, remove=tuple(store.installations), unlink=links, remove_prefix=remove_prefix)

@@ -1,0 +1,27 @@
+"""The molecule scenarios, each a way of use on real systemd hosts: prepare, check, converge, idempotence, verify."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+
+from tests.conftest import ROOT, Run
+
+SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml") if path.parent.name != "default")
+MOLECULE = {"MOLECULE_GLOB": "molecule/*/molecule.yml"}
+
+
+@pytest.fixture(scope="module")
+def hosts(run: Run) -> Iterator[None]:
+    """The containers, the same for all scenarios."""
+    run("molecule", "destroy", "--scenario-name", "default", **MOLECULE)
+    run("molecule", "create", "--scenario-name", "default", **MOLECULE)
+    yield
+    run("molecule", "destroy", "--scenario-name", "default", **MOLECULE)
+
+
+@pytest.mark.usefixtures("hosts")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_scenario(run: Run, scenario: str) -> None:
+    run("molecule", "test", "--scenario-name", scenario, "--destroy", "never", **MOLECULE)
