@@ -13,12 +13,14 @@ DOCUMENTATION = """
 name: changes
 type: notification
 short_description: Writes the changed tasks of a play to a file
-description: One line a host and task in a file named after the playbook, with C(check-) in front in check mode.
+description:
+  - One line a host and task, in C(predicted) in check mode, else in C(changed), below the scenario's own directory.
+  - The first real run after one in check mode counts, as the step C(idempotence) plays the same file again.
 """
 
 
 class CallbackModule(CallbackBase):
-    """Appends to a file below the scenario's own directory of molecule."""
+    """Collects the changed tasks of the scenario's converge playbook."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
@@ -26,8 +28,8 @@ class CallbackModule(CallbackBase):
     CALLBACK_NEEDS_ENABLED = True
 
     def v2_playbook_on_start(self, playbook) -> None:
-        """Begin an empty file."""
-        self._name = Path(playbook._file_name).stem
+        """Begin with nothing."""
+        self._path = Path(playbook._file_name)
         self._lines: set[str] = set()
         self._check = False
 
@@ -36,13 +38,17 @@ class CallbackModule(CallbackBase):
         task = result.task
         self._check = self._check or task.check_mode
         if result.is_changed() and task.get_name().startswith("preload.jemalloc.jemalloc : "):
-            self._lines.add(f"{result.host.get_name()}: {task.get_name()}")
+            self._lines.add(f"{result.host.get_name()}: {task.get_name().partition(' : ')[2]}")
 
     def v2_playbook_on_stats(self, stats) -> None:
         """Write the file."""
-        directory = os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY")
-        if directory:
-            path = Path(directory, f"{'check-' if self._check else ''}{self._name}.changes")
-            # The first run counts: "idempotence" of molecule plays the same file again.
-            if not path.exists():
-                path.write_text("".join(f"{line}\n" for line in sorted(self._lines)), encoding="utf-8")
+        if self._path.stem != "converge":
+            return
+        directory = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+        predicted, changed = (directory / "predicted", directory / "changed")
+        text = "".join(f"{line}\n" for line in sorted(self._lines))
+        if self._check:
+            predicted.write_text(text, encoding="utf-8")
+            changed.unlink(missing_ok=True)
+        elif not changed.exists():
+            changed.write_text(text, encoding="utf-8")

@@ -254,8 +254,8 @@ def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     referring = [path for directory in going for path in preload.references(directory) if path not in released]
     if referring:
         raise JemallocError(
-            f"{going[0]} cannot be removed, {', '.join(referring)} refers to it; take that scope away first with "
-            "preload.jemalloc.jemalloc_preload."
+            f"{going[0]} cannot be removed while it is named in {', '.join(referring)}; "
+            "take that scope away first with preload.jemalloc.jemalloc_preload."
         )
     if planned.changes and not module.check_mode:
         with store.locked(prefix):

@@ -24,4 +24,5 @@ def hosts(run: Run) -> Iterator[None]:
 @pytest.mark.usefixtures("hosts")
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(run: Run, scenario: str) -> None:
+    run("molecule", "reset", "--scenario-name", scenario, **MOLECULE)
     run("molecule", "test", "--scenario-name", scenario, "--destroy", "never", **MOLECULE)

@@ -291,7 +291,8 @@ def test_what_a_scope_refers_to_cannot_be_removed(call: Call, installed: Install
     path.parent.mkdir(parents=True)
     path.write_text(f"# preload.jemalloc\nEnvironment=LD_PRELOAD={prefix}/9.9.8/lib/libjemalloc.so\n")
     take_away = (
-        f"cannot be removed, {path} refers to it; take that scope away first with preload.jemalloc.jemalloc_preload."
+        f"cannot be removed while it is named in {path}; "
+        "take that scope away first with preload.jemalloc.jemalloc_preload."
     )
     assert wrong(call, prefix=prefix, state="absent") == f"{prefix} {take_away}"
     assert wrong(call, prefix=prefix, state="absent", version="9.9.8") == f"{prefix}/9.9.8 {take_away}"
