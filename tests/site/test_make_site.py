@@ -1,0 +1,69 @@
+"""The README's first command as a newcomer runs it: a clean clone on a machine with Python, git, make and sudo."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+from tests.conftest import ROOT, Run
+
+# How this machine reaches a package index, if that takes anything: the container has to do it in the same way.
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+INDEX = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "http_proxy", "https_proxy", "no_proxy")
+
+Shell = Callable[[str], str]
+
+
+@pytest.fixture
+def shell(run: Run, suite: str, user: str) -> Iterator[Shell]:
+    """Runs a script as that user in the clone, on a fresh container of that Debian release with systemd."""
+    name = f"preload-jemalloc-site-{suite}"
+    image = run(str(ROOT / ".ci" / "build-image"), suite).splitlines()[-1]
+    options = [f"--env={key}={os.environ[key]}" for key in INDEX if key in os.environ]
+    if AUTHORITIES.exists():
+        options.append(f"--volume={AUTHORITIES}:{AUTHORITIES}:ro")
+    run(
+        *("podman", "run", "--detach", "--replace", f"--name={name}", f"--hostname={name}", "--systemd=always"),
+        # what root of a real host may do: read the maps of another user's process
+        *("--cap-add=SYS_PTRACE", f"--volume={ROOT}:/checkout:ro", *options, image, "/sbin/init"),
+    )
+
+    def run_script(script: str, by: str = user) -> str:
+        return run("podman", "exec", f"--user={by}", name, "sh", "-euc", f"cd; export HOME=$PWD; {script}")
+
+    run_script("systemctl is-system-running --wait", "root")
+    run_script("apt-get -q update; apt-get -qy install --no-install-recommends python3-venv git make", "root")
+    if user != "root":
+        run_script(f"useradd --create-home {user}; echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{user}", "root")
+    run_script("git config --global safe.directory '*'; git clone --quiet /checkout collection")
+    yield lambda script: run_script(f"cd collection; {script}")
+    run("podman", "rm", "--force", "--time=0", name)
+
+
+def playbook(arguments: str) -> str:
+    return f". .venv/bin/activate; ansible-playbook site.yml {arguments}"
+
+
+@pytest.mark.parametrize(("suite", "user"), [("bookworm", "root"), ("trixie", "operator")])
+def test_make_site(shell: Shell) -> None:
+    printed = shell("make site").splitlines()
+    assert printed[-1] == "jemalloc 5.3.1 is in /opt/jemalloc; run any command with it: jemalloc.sh <cmd>"
+    assert set(shell("jemalloc.sh grep -o '/opt/.*' /proc/self/maps").split()) == {
+        "/opt/jemalloc/5.3.1/lib/libjemalloc.so.2"
+    }
+
+    assert re.search(r"changed=0 .* failed=0", shell(playbook("")))
+
+    shell(playbook("-e jemalloc_version=5.3.0"))
+    assert shell("readlink /opt/jemalloc/current /opt/jemalloc/previous").split() == ["5.3.0", "5.3.1"]
+
+    shell("printf 'app ansible_connection=local\n' > hosts")
+    shell(playbook("-i hosts -e jemalloc_enabled=true"))
+    assert "/opt/jemalloc/current/lib/libjemalloc.so" in shell("cat /etc/environment")
+
+    shell(playbook("-i hosts -e jemalloc_state=absent"))
+    assert shell("ls -d /opt/jemalloc* /usr/local/bin/jemalloc* 2>/dev/null || true") == ""
