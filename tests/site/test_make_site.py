@@ -35,7 +35,7 @@ def shell(run: Run, suite: str, user: str) -> Iterator[Shell]:
     def run_script(script: str, by: str = user) -> str:
         return run("podman", "exec", f"--user={by}", name, "sh", "-euc", f"cd; export HOME=$PWD; {script}")
 
-    run_script("systemctl is-system-running --wait", "root")
+    run_script("for _ in $(seq 30); do systemctl is-system-running --wait && exit; sleep 1; done; exit 1", "root")
     run_script("apt-get -q update; apt-get -qy install --no-install-recommends python3-venv git make", "root")
     if user != "root":
         run_script(f"useradd --create-home {user}; echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{user}", "root")
