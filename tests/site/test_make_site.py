@@ -48,7 +48,7 @@ def playbook(arguments: str) -> str:
     return f". .venv/bin/activate; ansible-playbook site.yml {arguments}"
 
 
-@pytest.mark.parametrize(("suite", "user"), [("bookworm", "root"), ("trixie", "operator")])
+@pytest.mark.parametrize(("suite", "user"), [("bookworm", "root"), ("trixie", "deploy")])
 def test_make_site(shell: Shell) -> None:
     printed = shell("make site").splitlines()
     assert printed[-1] == "jemalloc 5.3.1 is in /opt/jemalloc; run any command with it: jemalloc.sh <cmd>"
