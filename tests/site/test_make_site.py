@@ -38,7 +38,9 @@ def shell(run: Run, suite: str, user: str) -> Iterator[Shell]:
     run_script("for _ in $(seq 30); do systemctl is-system-running --wait && exit; sleep 1; done; exit 1", "root")
     run_script("apt-get -q update; apt-get -qy install --no-install-recommends python3-venv git make", "root")
     if user != "root":
-        run_script(f"useradd --create-home {user}; echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{user}", "root")
+        run_script(
+            f"useradd --create-home {user}; echo '{user} ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/{user}", "root"
+        )
     run_script("git config --global safe.directory '*'; git clone --quiet /checkout collection")
     yield lambda script: run_script(f"cd collection; {script}")
     run("podman", "rm", "--force", "--time=0", name)
