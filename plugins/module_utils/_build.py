@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import glob
 import os
+import pwd
 import shutil
+import sys
 import typing as t
 from dataclasses import dataclass
 
@@ -35,8 +37,9 @@ _C_LIBRARY_HEADERS = {"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "g
 
 # The build sees nothing of the caller's environment: an LD_PRELOAD, a CFLAGS or a CONFIG_SITE there would change what
 # comes out. GIT_DIR keeps configure from taking the version from a git work tree that happens to be around.
+_ENV = "/usr/bin/env"
 _ENVIRONMENT = (
-    "env",
+    _ENV,
     "-i",
     "PATH=/usr/local/bin:/usr/bin:/bin",
     "LC_ALL=C",
@@ -56,6 +59,52 @@ class Options:
     def as_dict(self) -> t.Dict[str, t.Any]:
         """Return them as a receipt holds them."""
         return {"cxx": self.cxx, "prof": self.prof, "lg_page": self.lg_page}
+
+
+# Users of systemd's range for dynamic ones (systemd.io/UIDS-GIDS): no distribution gives an account such a number.
+_DYNAMIC_USERS = range(61184, 65520)
+
+# The program that becomes such a user; a target has no other tool for that in common.
+_BECOME = (
+    "import os, sys; user = int(sys.argv[1]); os.setgroups([]); os.setgid(user); os.setuid(user); "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+def unprivileged(run: Run, directory: str) -> t.List[str]:
+    """Give a directory to a user that nobody is; return the words in front of a command that run it as that user.
+
+    None for a caller who is not root, and where such a user cannot reach the directory: below a prefix that is closed
+    to others, or in a container that maps no such user.
+    """
+    if os.geteuid() != 0:
+        return []
+    user = next(number for number in _DYNAMIC_USERS if not _is_taken(number))
+    command = [sys.executable, "-I", "-c", _BECOME, str(user)]
+    try:
+        for parent, _directories, names in os.walk(directory):
+            for path in [parent, *(os.path.join(parent, name) for name in names)]:
+                os.lchown(path, user, user)
+    except OSError:  # EINVAL: the container does not map it
+        return []
+    status, _output = run([*command, _ENV, "test", "-w", directory], "/", None)
+    return [] if status else command
+
+
+def _is_taken(user: int) -> bool:
+    """Whether a number belongs to an account or to a process."""
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        return any(_owner(name) == user for name in os.listdir("/proc") if name.isdigit())
+    return True
+
+
+def _owner(pid: str) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:  # it ended meanwhile
+        return 0
 
 
 def configure_arguments(release: catalogue.Release, machine: str, options: Options, prefix: str) -> t.List[str]:
@@ -122,12 +171,11 @@ def install_packages(run: Run, packages: t.Sequence[str], manager: str) -> None:
         )
 
 
-def build(
-    run: Run, source: str, release: catalogue.Release, commit: str, arguments: t.Sequence[str], destination: str
-) -> str:
-    """Configure, make and install into destination (DESTDIR); return everything that was printed.
+def build(run: Run, work: str, source: str, release: catalogue.Release, commit: str, arguments: t.Sequence[str]) -> str:
+    """Configure, make and install a source into a DESTDIR in work, which holds the source; return the DESTDIR.
 
-    Only the shared library and the scripts are built: no static library, no documentation.
+    Only the shared library and the scripts are built: no static library, no documentation. When the caller is root
+    all of it runs as a user without rights to anything else.
     """
     jobs = len(os.sched_getaffinity(0))
     version_file = os.path.join(source, "VERSION")
@@ -135,24 +183,42 @@ def build(
     if not os.path.exists(version_file) or not os.path.getsize(version_file):
         with open(version_file, "w", encoding="ascii") as stream:
             stream.write(f"{release.version}-0-g{commit or '0' * 40}\n")
+    destination, temporary = os.path.join(work, "root"), os.path.join(work, "tmp")
+    os.mkdir(temporary)
     steps = [["./configure", *arguments], ["make", f"-j{jobs}", "build_lib_shared"]]
     steps.append(["make", f"DESTDIR={destination}", "install_bin", "install_lib_shared"])
     if not os.path.exists(os.path.join(source, "configure")):
         steps.insert(0, ["autoconf"])
     log = []
+    become = unprivileged(run, work)
     for step in steps:
-        status, output = run([*_ENVIRONMENT, *step], source, None)
+        status, output = run([*become, *_ENVIRONMENT, f"TMPDIR={temporary}", *step], source, None)
         log.append(f"$ {' '.join(step)}\n{output}")
         if status:
             raise BuildError(f"jemalloc {release.version} does not build here, {step[0]} ended with {status}", log)
-    return "\n".join(log)
+    return destination
+
+
+def collect(built: str, tree: str) -> None:
+    """Copy what a build installed to a tree of the caller's own: its files, and links that stay in their directory."""
+    for directory, _subdirectories, names in os.walk(built):
+        target = os.path.normpath(os.path.join(tree, os.path.relpath(directory, built)))
+        os.makedirs(target, exist_ok=True)
+        for name in names:
+            path = os.path.join(directory, name)
+            if os.path.islink(path):
+                link = os.readlink(path)
+                if "/" not in link:
+                    os.symlink(link, os.path.join(target, name))
+            elif os.path.isfile(path):
+                shutil.copy(path, os.path.join(target, name))
 
 
 class BuildError(JemallocError):
     """A step of a build failed; log holds what all steps printed."""
 
     def __init__(self, message: str, log: t.Sequence[str]) -> None:
-        super().__init__(f"{message}: {_last_lines(log[-1], 3)}.")
+        super().__init__(f"{message}: {_last_lines(log[-1], 3)}")
         self.log = "\n".join(log)
 
 

@@ -21,6 +21,9 @@ DEFAULT_VERSION = "5.3.1"
 #: Where upstream publishes a release; the digests of RELEASES are those of this asset.
 UPSTREAM_URL = "https://github.com/jemalloc/jemalloc/releases/download/{version}/jemalloc-{version}.tar.bz2"
 
+#: Where upstream's newest release is looked up: GitHub's REST API, "releases". Its answer names the assets' digests.
+LATEST_URL = "https://api.github.com/repos/jemalloc/jemalloc/releases/latest"
+
 _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}")
 _SHA256 = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
@@ -117,17 +120,22 @@ _RELEASES = (
 RELEASES: t.Dict[str, Release] = {release.version: release for release in _RELEASES}
 
 
+def check_number(version: str) -> str:
+    """Return a version that has the form of a release's number."""
+    if not _VERSION.fullmatch(version):
+        raise JemallocError(
+            f"version: {version[:40]!r} is not the number of a jemalloc release; known are {', '.join(RELEASES)}."
+        )
+    return version
+
+
 def find_release(version: t.Optional[str], checksum: t.Optional[str]) -> Release:
     """Return the release to install.
 
     Without a version that is DEFAULT_VERSION. A checksum replaces the catalogue's digest and everything that
     hangs on it, and makes a release possible that the catalogue does not know.
     """
-    wanted = DEFAULT_VERSION if version is None else version
-    if not _VERSION.fullmatch(wanted):
-        raise JemallocError(
-            f"version: {wanted!r} is not the number of a jemalloc release; known are {', '.join(RELEASES)}."
-        )
+    wanted = check_number(DEFAULT_VERSION if version is None else version)
     if checksum is None:
         if wanted not in RELEASES:
             raise JemallocError(
@@ -135,9 +143,14 @@ def find_release(version: t.Optional[str], checksum: t.Optional[str]) -> Release
                 "for another one give its checksum as well (sha256:...)."
             )
         return RELEASES[wanted]
+    return Release(wanted, digest(checksum, "checksum"))
+
+
+def digest(checksum: str, parameter: str) -> str:
+    """Return the hexadecimal digits of a parameter's sha256:..."""
     match = _SHA256.fullmatch(checksum)
     if not match:
         raise JemallocError(
-            f"checksum: {checksum!r} is not a SHA-256 digest; write it as sha256: and 64 hexadecimal digits."
+            f"{parameter}: {checksum!r} is not a SHA-256 digest; write it as sha256: and 64 hexadecimal digits."
         )
-    return Release(wanted, match.group(1).lower())
+    return match.group(1).lower()

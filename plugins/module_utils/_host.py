@@ -12,19 +12,16 @@ from __future__ import annotations
 import os
 import shutil
 import typing as t
-from http.client import HTTPException
-from urllib.error import HTTPError, URLError
 
 from ansible.module_utils.urls import open_url
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
+from ansible_collections.preload.jemalloc.plugins.module_utils._download import download
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
-
-#: Seconds without a byte after which a server is given up.
-TIMEOUT = 20
 
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 
@@ -34,6 +31,7 @@ class Host:
 
     def __init__(self, module: AnsibleModule) -> None:
         self._module = module
+        self._ca_path = module.params.get("ca_path")
 
     def warn(self, message: str) -> None:
         """Say something in one line that the operator should know."""
@@ -70,21 +68,10 @@ class Host:
             raise JemallocError(str(error.strerror)) from error
 
     def _download(self, candidate: source.Candidate, path: str) -> None:
-        try:
-            with open_url(candidate.location, timeout=TIMEOUT) as response, open(path, "wb") as stream:
-                # One byte more than allowed tells a file that is too large from one that just fits.
-                for _block in range(source.MAX_PACKED // (1 << 16) + 1):
-                    block = response.read(1 << 16)
-                    stream.write(block)
-                    if not block:
-                        return
-                raise JemallocError(f"it is larger than {source.MAX_PACKED >> 20} MiB, too much for a release")
-        except HTTPError as error:
-            raise JemallocError(f"the server answers {error.code} {error.reason}") from error
-        except URLError as error:
-            raise JemallocError(str(getattr(error.reason, "strerror", None) or error.reason)) from error
-        except (HTTPException, OSError, ValueError) as error:
-            raise JemallocError(str(error)) from error
+        def opener(url: str, headers: t.Dict[str, str], timeout: int) -> t.Any:
+            return open_url(url, headers=headers, timeout=timeout, ca_path=self._ca_path, decompress=False)
+
+        download(candidate.location, path, archive.MAX_PACKED, opener)
 
     def _apt(self, candidate: source.Candidate, path: str) -> None:
         # apt's own helper, for its proxy, authentication and certificates; unsandboxed: _apt may not write to staging

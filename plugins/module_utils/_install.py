@@ -1,4 +1,4 @@
-"""Carrying out a plan for the store: source, build, preflight, publish, switch, in this order."""
+"""Carrying out a plan for the store: source, bundle or package, preflight, publish, switch, prune, in this order."""
 
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -10,13 +10,18 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import os
+import shutil
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
+from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
@@ -28,16 +33,42 @@ if t.TYPE_CHECKING:
 
 _TOOLS = ("gcc", "make", "headers")
 
+#: Where a failed build leaves what it printed: the system's logs, or for a user who may not write there, the home.
+LOGS = ("/var/log", "~")
+
 
 @dataclass(frozen=True)
 class Request:
-    """What to install, where, from where, and whether packages may be installed for it."""
+    """What to install, where to, and how: the wish with all that only doing it needs."""
 
     prefix: str
     release: catalogue.Release
+    wish: store.Wish
     options: build.Options
-    origins: t.Sequence[str]
-    build_packages: bool
+    origins: t.Sequence[str] = ()
+    bundle: t.Optional[source.Candidate] = None
+    build_packages: bool = True
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A tree that only lacks preflight and receipt, and what the receipt is going to say; packages were installed."""
+
+    tree: str
+    receipt: t.Dict[str, t.Any]
+    packages: t.Sequence[str] = ()
+
+
+def log_path(directory: str, version: str) -> str:
+    """Return where the log of a release's failed build is in a directory of LOGS."""
+    return os.path.join(os.path.expanduser(directory), f"preload-jemalloc-{version}-build.log")
+
+
+def forget_logs() -> None:
+    """Remove what failed builds left."""
+    for directory in LOGS:
+        for path in glob.glob(log_path(directory, "*")):
+            files.remove_file(path)
 
 
 def check_tools(host: Host, request: Request, needed: t.Sequence[str] = _TOOLS) -> t.List[str]:
@@ -57,7 +88,7 @@ def check_tools(host: Host, request: Request, needed: t.Sequence[str] = _TOOLS) 
 
 
 def carry_out(host: Host, request: Request, plan: store.Plan) -> t.Dict[str, t.Any]:
-    """Do what a plan says; return what only doing it tells: where the source came from, which packages were needed."""
+    """Do what a plan says; return what only doing it tells: where it came from, which packages were needed."""
     done: t.Dict[str, t.Any] = {}
     if plan.install:
         done = _install(host, request)
@@ -65,49 +96,125 @@ def carry_out(host: Host, request: Request, plan: store.Plan) -> t.Dict[str, t.A
         store.write_wrapper(request.prefix, version)
     if plan.switch:
         store.switch(request.prefix, plan.switch)
+    if plan.remove:
+        store.remove(request.prefix, plan)
     return done
 
 
 def _install(host: Host, request: Request) -> t.Dict[str, t.Any]:
-    """Bring the release from an origin to its final name."""
+    """Bring the release to its final name, in the first of the wanted ways that this host can go."""
     staging = store.stage(request.prefix)
-    candidates = source.candidates(request.release, request.origins, host.archive_roots())
+    method = request.wish.method
+    staged = None
+    if method == "package":
+        staged = _from_package(host, request, staging)
+    elif request.bundle:
+        try:
+            staged = _from_bundle(host, request, staging)
+        except JemallocError as error:
+            if method == "bundle":
+                raise
+            host.warn(f"It is built from source, as the bundle does not do: {error}")
+    if staged is None:
+        staged = _from_source(host, request, staging)
+    library = os.path.join(staged.tree, "lib", staged.receipt["library"])
+    preflight(host.run, library)
+    when = datetime.datetime.now(datetime.timezone.utc)
+    receipt = {**staged.receipt, "installed_at": when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "by": "preload.jemalloc"}
+    store.complete(staged.tree, request.prefix, receipt)
+    store.publish(request.prefix, staged.tree, request.release.version)
+    return {"origin": receipt["origin"], "packages": list(staged.packages)}
+
+
+def _from_source(host: Host, request: Request, staging: str) -> _Staged:
+    """Build the release."""
+    release, final = request.release, f"{request.prefix}/{request.release.version}"
+    candidates = source.candidates(release, request.origins, host.archive_roots())
     found = source.obtain(candidates, staging, host.fetch)
     if found.failures:
         host.warn(f"The source came from {found.location}, as others did not have it: {'; '.join(found.failures)}.")
-    top = source.unpack(found.path, staging)
+    work = os.path.join(staging, "work")
+    os.mkdir(work, 0o700)
+    top = archive.unpack(found.path, work, "src")
     needed = [*_TOOLS, "autoconf"] if not os.path.exists(os.path.join(top, "configure")) else _TOOLS
     packages = check_tools(host, request, needed)
     if packages:
         build.install_packages(host.run, packages, build.package_manager() or "")
-    tree = _build(host, request, found, top, os.path.join(staging, "root"))
-    store.publish(request.prefix, tree, request.release.version)
-    return {"origin": found.location, "packages": packages}
+    arguments = build.configure_arguments(release, os.uname().machine, request.options, final)
+    try:
+        built = build.build(host.run, work, top, release, found.commit, arguments)
+    except build.BuildError as error:
+        raise JemallocError(f"{error}; all that it printed is in {_keep_log(release.version, error.log)}.") from error
+    for directory in LOGS:
+        files.remove_file(log_path(directory, release.version))
+    tree = os.path.join(staging, "tree")
+    build.collect(built + final, tree)
+    receipt = _describe(tree, build.finish(host.run, tree, release), request, arguments)
+    receipt.update(source={"sha256": found.sha256}, origin=found.location, method="source", home=final)
+    return _Staged(tree, receipt, packages)
 
 
-def _build(host: Host, request: Request, found: source.Source, top: str, destination: str) -> str:
-    """Return a staged tree that is complete and has passed preflight."""
-    release, final = request.release, f"{request.prefix}/{request.release.version}"
-    machine = os.uname().machine
-    arguments = build.configure_arguments(release, machine, request.options, final)
-    build.build(host.run, top, release, found.commit, arguments, destination)
-    tree = destination + final
-    library = build.finish(host.run, tree, release)
+def _describe(tree: str, library: str, request: Request, arguments: t.Sequence[str]) -> t.Dict[str, t.Any]:
+    """Return what a receipt says of a library that was built here."""
     path = os.path.join(tree, "lib", library)
-    preflight(host.run, path)
     with open(path, "rb") as stream:
         data = stream.read()
-    receipt = {
+    return {
         "format": 1,
-        "release": release.version,
+        "release": request.release.version,
         "library": library,
         "library_sha256": files.sha256(path),
-        "source": {"sha256": found.sha256, "origin": found.location},
         "platform": platform.platform(data, request.options.lg_page),
         "options": request.options.as_dict(),
-        "configure": arguments,
-        "built_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "built_by": "preload.jemalloc",
+        "configure": list(arguments),
     }
-    store.complete(tree, request.prefix, receipt)
-    return tree
+
+
+def _keep_log(version: str, log: str) -> str:
+    """Write the log of a failed build to the first directory of LOGS that takes it, and return its path."""
+    path = ""
+    for directory in LOGS:
+        path = log_path(directory, version)
+        try:
+            files.write_file(path, log.encode("utf-8", "surrogateescape"), 0o600)
+            break
+        except OSError:
+            continue
+    return path
+
+
+def _from_bundle(host: Host, request: Request, staging: str) -> _Staged:
+    """Unpack a build that was made elsewhere, if it fits."""
+    place = t.cast(source.Candidate, request.bundle)
+    path = source.obtain([place], staging, host.fetch, "bundle").path
+    tree, portable = bundle.unpack(path, staging)
+    reason = bundle.misfit(portable, request.release, request.wish.options, platform.here())
+    if reason:
+        raise JemallocError(f"The bundle {place.location} does not fit: {reason}.")
+    home = f"{request.prefix}/{request.release.version}"
+    bundle.settle(tree, portable, home)
+    receipt = {key: value for key, value in portable.items() if key != "files"}
+    receipt.update(origin=place.location, method="bundle", bundle=place.sha256, home=home)
+    return _Staged(tree, receipt)
+
+
+def _from_package(host: Host, request: Request, staging: str) -> _Staged:
+    """Take the library of the distribution's package, which is installed for it."""
+    manager = build.package_manager() or ""
+    path = package.library(host.run, manager)
+    packages = []
+    if path is None:
+        packages = [package.NAMES[manager]]
+        build.install_packages(host.run, packages, manager)
+        path = package.library(host.run, manager)
+    if path is None:
+        raise JemallocError(
+            f"method: the package {package.NAMES[manager]} holds no libjemalloc.so; use method: source."
+        )
+    tree = os.path.join(staging, "tree")
+    os.makedirs(os.path.join(tree, "lib"))
+    shutil.copy(path, os.path.join(tree, "lib"))
+    receipt = _describe(tree, os.path.basename(path), request, [])
+    # how it was built is not known
+    receipt.update(options=None, source={"package": package.NAMES[manager]}, origin=path, method="package", home=None)
+    return _Staged(tree, receipt, packages)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import typing as t
+from dataclasses import dataclass
 
 # 64 KiB pages are in use on these machines. A library works where the page is at most what it was built for, so
 # it is built for the largest; elsewhere pages are 4 KiB.
@@ -42,6 +43,32 @@ def lowest_glibc(data: bytes) -> str:
     found = re.findall(rb"GLIBC_([0-9]+(?:\.[0-9]+)+)\0", data)
     versions = {tuple(int(part) for part in version.split(b".")) for version in found}
     return ".".join(str(part) for part in max(versions)) if versions else ""
+
+
+@dataclass(frozen=True)
+class Here:
+    """What this host offers to a library: architecture, C library and its version, log2 of the page size in use."""
+
+    architecture: str
+    libc: str
+    libc_version: str
+    lg_page: int
+
+
+def here() -> Here:
+    """Return what this host is."""
+    family = libc()
+    version = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()[-1] if family == "glibc" else ""
+    return Here(os.uname().machine, family, version, os.sysconf("SC_PAGE_SIZE").bit_length() - 1)
+
+
+def name(receipt: t.Mapping[str, t.Any]) -> str:
+    """Return the platform of a build as one word: x86_64-glibc2.34, and what was built in another way than usual."""
+    made_for, options = receipt["platform"], receipt["options"]
+    words = [made_for["architecture"], f"{made_for['libc']}{made_for['libc_lowest']}"]
+    if made_for["lg_page"] != lg_page(made_for["architecture"]):
+        words.append(f"page{1 << made_for['lg_page']}")
+    return "-".join([*words, *(option for option in ("cxx", "prof") if options[option])])
 
 
 def platform(data: bytes, page: t.Optional[int]) -> t.Dict[str, t.Any]:

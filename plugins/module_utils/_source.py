@@ -1,4 +1,4 @@
-"""From an origin to an unpacked source: what to try, whether the bytes are right, and unpacking without trust."""
+"""From origins to a source: what to try in which order, and whether the bytes are right."""
 
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -10,18 +10,13 @@
 from __future__ import annotations
 
 import os
-import tarfile
 import typing as t
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
-
-#: The largest release so far is 0.9 MB packed and 7 MB unpacked in 660 members; these leave room for tenfold growth.
-MAX_PACKED = 16 << 20
-MAX_UNPACKED = 128 << 20
-MAX_MEMBERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,12 @@ class Source:
     failures: t.Tuple[str, ...]
 
 
+# What to do when nothing was found.
+_REMEDIES = {
+    "source": "Name a mirror or a local tarball in origins.",
+    "bundle": "Name another bundle, or build it here by method: source.",
+}
+
 #: Brings a candidate's bytes to a path, or raises JemallocError with the reason.
 Fetch = t.Callable[[Candidate, str], None]
 
@@ -62,20 +63,39 @@ def candidates(
 
 
 def _origin(origin: str, release: catalogue.Release) -> Candidate:
-    """Return what an origin of the user stands for: a file, a directory or the base of a mirror, or a template."""
-    location = origin.replace("{version}", release.version)
+    """Return what an origin of the user stands for."""
+    return place(origin, "origins", release.version, f"jemalloc-{release.version}.tar.bz2", release.sha256)
+
+
+def place(named: str, parameter: str, version: str, file_name: str, sha256: str) -> Candidate:
+    """Return what a parameter's value stands for: a file or URL, a directory or a mirror that holds file_name."""
+    location = named.replace("{version}", version)
+    if "\0" in location or "\n" in location:
+        raise JemallocError(f"{parameter}: {named!r} holds a line break or a NUL; name a path or a URL.")
+    check_url(location, parameter)
     if location.startswith(("http://", "https://")):
-        if location == origin and not location.endswith((".tar.bz2", ".tar.gz", ".tar.xz")):
-            location = f"{location.rstrip('/')}/jemalloc-{release.version}.tar.bz2"
-        return Candidate("url", location, release.sha256)
+        if location == named and not location.endswith((".tar.bz2", ".tar.gz", ".tar.xz")):
+            location = f"{location.rstrip('/')}/{file_name}"
+        return Candidate("url", location, sha256)
     path = location[len("file://") :] if location.startswith("file://") else location
     if not os.path.isabs(path):
         raise JemallocError(
-            f"origins: {origin!r} is neither an absolute path on the host nor a file://, http:// or https:// URL."
+            f"{parameter}: {named!r} is neither an absolute path on the host nor a file://, http:// or https:// URL."
         )
-    if os.path.isdir(path):
-        path = os.path.join(path, f"jemalloc-{release.version}.tar.bz2")
-    return Candidate("file", path, release.sha256)
+    return Candidate("file", os.path.join(path, file_name) if os.path.isdir(path) else path, sha256)
+
+
+def check_url(location: str, parameter: str) -> None:
+    """Refuse a URL that carries a password: it would end up in messages, receipts and logs."""
+    try:
+        password = location.startswith(("http://", "https://")) and "@" in urlsplit(location).netloc
+    except ValueError as error:
+        raise JemallocError(f"{parameter}: {location!r} is not a URL ({error}).") from error
+    if password:
+        raise JemallocError(
+            f"{parameter}: a URL holds a user name or password, which would end up in logs; use a mirror that asks for "
+            "none, or bring the file to the host."
+        )
 
 
 def parse_archive_roots(output: str) -> t.List[str]:
@@ -87,10 +107,10 @@ def parse_archive_roots(output: str) -> t.List[str]:
     return sorted(roots, key=lambda root: ("security" in root, root))
 
 
-def obtain(tried: t.Sequence[Candidate], directory: str, fetch: Fetch) -> Source:
+def obtain(tried: t.Sequence[Candidate], directory: str, fetch: Fetch, what: str = "source") -> Source:
     """Return the first candidate whose bytes have the pinned digest, fetched into directory."""
     failures: t.List[str] = []
-    path = os.path.join(directory, "source.tar")
+    path = os.path.join(directory, f"{what}.tar")
     for candidate in tried:
         files.remove_file(path)
         try:
@@ -103,68 +123,5 @@ def obtain(tried: t.Sequence[Candidate], directory: str, fetch: Fetch) -> Source
             continue
         return Source(path, found, candidate.location, candidate.commit, tuple(failures))
     raise JemallocError(
-        f"No origin has the source of this release; tried {len(failures)}: {'; '.join(failures)}. "
-        "Name a mirror or a local tarball in origins."
+        f"No origin has the {what} of this release; tried {len(failures)}: {'; '.join(failures)}. {_REMEDIES[what]}"
     )
-
-
-def unpack(archive: str, directory: str) -> str:
-    """Unpack a tarball below directory and return its one top directory.
-
-    Only plain files and directories are taken, below one top directory, within the limits of this file: that is
-    what every release consists of. The first other member ends it, before a byte of that member is written.
-    """
-    top = ""
-    members = size = 0
-    try:
-        with tarfile.open(archive, "r:*") as tar:
-            for member in tar:
-                members += 1
-                size += max(member.size, 0)
-                if members > MAX_MEMBERS or size > MAX_UNPACKED:
-                    raise JemallocError(
-                        f"it holds more than {MAX_MEMBERS} members or {MAX_UNPACKED >> 20} MiB, too much for a release"
-                    )
-                name = _safe_name(member)
-                first = name.split("/")[0]
-                top = top or first
-                if first != top:
-                    raise JemallocError(f"it has two top directories, {top!r} and {first!r}")
-                _extract(tar, member, os.path.join(directory, name))
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise JemallocError(f"The source {archive} cannot be unpacked: {error}.") from error
-    except JemallocError as error:
-        raise JemallocError(f"The source {archive} is refused: {error}.") from error
-    if not os.path.isdir(os.path.join(directory, top, "src")) or not top:
-        raise JemallocError(f"The source {archive} is refused: it holds no jemalloc.")
-    return os.path.join(directory, top)
-
-
-def _safe_name(member: tarfile.TarInfo) -> str:
-    """Return the normalised name of a member that may be unpacked."""
-    name = os.path.normpath(member.name)
-    if name.startswith("/") or name.split("/")[0] in ("..", ".") or "\0" in name:
-        raise JemallocError(f"its member {member.name!r} leaves the top directory")
-    if not member.isreg() and not member.isdir():
-        raise JemallocError(f"its member {member.name!r} is neither a plain file nor a directory")
-    if member.mode & 0o7000 and member.isreg():
-        raise JemallocError(f"its member {member.name!r} has a set-user-ID, set-group-ID or sticky bit")
-    return name
-
-
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
-    """Write one member; a name that is there already, as a file, is refused by O_EXCL."""
-    if member.isdir():
-        os.makedirs(path, exist_ok=True)
-        return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    stream = tar.extractfile(member)
-    if stream is None:
-        raise JemallocError(f"its member {member.name!r} has no content")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o755 if member.mode & 0o100 else 0o644)
-    with stream, os.fdopen(descriptor, "wb") as target:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            target.write(block)
-    # make compares these times: without them it would want to regenerate what the tarball ships.
-    os.utime(path, (member.mtime, member.mtime))

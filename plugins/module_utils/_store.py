@@ -44,6 +44,21 @@ _INSTALLATION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What an installation has to be: release, build options, and where it may come from.
+
+    The digests of source, bundle and packaged library count where they are given; the library's only for a package.
+    """
+
+    version: str
+    options: t.Mapping[str, t.Any] = field(default_factory=dict)
+    method: str = "auto"
+    source: t.Optional[str] = None
+    bundle: t.Optional[str] = None
+    packaged: t.Optional[str] = None
+
+
+@dataclass(frozen=True)
 class Installation:
     """One directory of the store; damage says what is wrong with it, empty when it is as its receipt says."""
 
@@ -51,13 +66,18 @@ class Installation:
     receipt: t.Mapping[str, t.Any]
     damage: str = ""
 
-    def suits(self, release: catalogue.Release, options: t.Mapping[str, t.Any], checksum_given: bool) -> bool:
-        """Whether it is what was asked for; the digest of its source counts only when the user named one."""
-        source = self.receipt.get("source", {}).get("sha256")
+    def suits(self, wish: Wish) -> bool:
+        """Whether it is what was asked for. A packaged library is built in its distribution's way, whatever that is."""
+        receipt = self.receipt
+        packaged = receipt.get("method") == "package"
+        if self.damage or packaged != (wish.method == "package"):
+            return False
+        if packaged:
+            return wish.packaged in (None, receipt.get("library_sha256"))
         return (
-            not self.damage
-            and self.receipt.get("options") == options
-            and (not checksum_given or source == release.sha256)
+            receipt.get("options") == wish.options
+            and wish.source in (None, receipt.get("source", {}).get("sha256"))
+            and (wish.method != "bundle" or wish.bundle in (None, receipt.get("bundle")))
         )
 
 
@@ -117,18 +137,26 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def read(prefix: str) -> Store:
-    """Return what stands in a prefix; entries that are not recognised are left out, and so left alone."""
+def read(prefix: str, verify: bool = True, wanted: t.Optional[str] = None) -> Store:
+    """Return what stands in a prefix; entries that are not recognised are left out, and so left alone.
+
+    Without verify only the wanted and the current installation are held against their receipts, byte for byte.
+    """
     if not os.path.isdir(prefix):
         return Store(prefix)
     names = sorted(set(os.listdir(prefix)) - {*_OWN_NAMES, *_LINKS})
-    found = (read_installation(prefix, name) for name in names if _INSTALLATION.fullmatch(name))
+    current = read_link(prefix, "current")
+    found = (
+        read_installation(prefix, name, verify or name in (wanted, current))
+        for name in names
+        if _INSTALLATION.fullmatch(name)
+    )
     installations = {installation.version: installation for installation in found if installation}
     text = wrapper.text(prefix)
     return Store(
         prefix,
         installations,
-        current=read_link(prefix, "current"),
+        current=current,
         previous=read_link(prefix, "previous"),
         stale_wrappers=tuple(v for v in installations if files.read_text(f"{prefix}/{v}/{_WRAPPER}") != text),
         foreign=tuple(name for name in names if name not in installations and not _is_temporary(name)),
@@ -148,8 +176,8 @@ def read_link(prefix: str, name: str) -> t.Optional[str]:
         return None
 
 
-def read_installation(prefix: str, version: str) -> t.Optional[Installation]:
-    """Return the installation in a directory, None when the directory is not one of ours."""
+def read_installation(prefix: str, version: str, verify: bool = True) -> t.Optional[Installation]:
+    """Return the installation in a directory, held against its receipt if verify; None when it is not one of ours."""
     directory = f"{prefix}/{version}"
     text = None if os.path.islink(directory) else _read_receipt(directory)
     if text is None:
@@ -159,6 +187,8 @@ def read_installation(prefix: str, version: str) -> t.Optional[Installation]:
         recorded = dict(receipt["files"])
     except (KeyError, TypeError, ValueError):
         return Installation(version, {}, "its receipt cannot be read")
+    if not verify:
+        return Installation(version, receipt)
     found = fingerprint(directory)
     wrong = sorted(name for name in set(recorded) | set(found) if recorded.get(name) != found.get(name))
     return Installation(version, receipt, f"{wrong[0]} is not what its receipt says" if wrong else "")
@@ -184,10 +214,18 @@ def fingerprint(directory: str) -> t.Dict[str, str]:
 
 
 def plan_present(
-    store: Store, release: catalogue.Release, options: t.Mapping[str, t.Any], checksum_given: bool, make_current: bool
+    store: Store,
+    wish: Wish,
+    make_current: bool,
+    keep: t.Optional[int] = None,
+    referred: t.Collection[str] = (),
 ) -> Plan:
-    """Return the steps that lead to the release being installed, and being current if that is wanted."""
-    version = release.version
+    """Return the steps that lead to the wish being installed, and being current if that is wanted.
+
+    keep is how many other installations stay, the newest first; None keeps all. What current and previous lead to
+    and what scopes refer to stays whatever it says.
+    """
+    version = wish.version
     have = store.installations.get(version)
     if version in store.foreign:
         raise JemallocError(
@@ -196,16 +234,44 @@ def plan_present(
     install = reason = None
     if have is None:
         install, reason = version, "it is not installed"
-    elif not have.suits(release, options, checksum_given):
-        install, reason = version, have.damage or "it was built from another source or with other options"
+    elif not have.suits(wish):
+        install, reason = version, have.damage or "it came in another way, from another source or with other options"
     switch = version if make_current and store.current != version else None
+    current = switch or store.current
+    previous = store.current if switch and store.current in store.installations else store.previous
+    prune = () if keep is None else _surplus(store, version, keep, {current, previous, *referred})
+    rest = {*store.installations, version} - set(prune)
     after = {
-        "installations": sorted({*store.installations, version}, key=catalogue.version_number),
-        "current": switch or store.current,
-        "previous": store.current if switch and store.current in store.installations else store.previous,
+        "installations": sorted(rest, key=catalogue.version_number),
+        "current": current,
+        "previous": previous,
     }
-    wrappers = tuple(name for name in store.stale_wrappers if name != install)
-    return Plan(after, install, reason or "", wrappers, switch)
+    wrappers = tuple(name for name in store.stale_wrappers if name != install and name not in prune)
+    return Plan(after, install, reason or "", wrappers, switch, remove=prune)
+
+
+def _surplus(store: Store, version: str, keep: int, needed: t.Collection[t.Optional[str]]) -> t.Tuple[str, ...]:
+    """Return what is too many beside a version: the oldest installations, as far as nothing needs them."""
+    others = [name for name in store.installations if name != version]
+    age = {name: str(store.installations[name].receipt.get("installed_at")) for name in others}
+    newest_first = sorted(others, key=lambda name: (name in needed, age[name]), reverse=True)
+    return tuple(name for name in newest_first[keep:] if name not in needed)
+
+
+def wish_for_previous(store: Store) -> Wish:
+    """Return the wish that the installation which was current before fulfils as it is."""
+    found = store.installations.get(store.previous or "")
+    if found is None:
+        raise JemallocError(
+            f"version: there is no previous installation in {store.prefix} to go back to; name a release instead."
+        )
+    if found.damage:
+        raise JemallocError(
+            f"version: the previous installation {store.prefix}/{found.version} is damaged ({found.damage}); name "
+            f"{found.version} to have it installed again."
+        )
+    method = "package" if found.receipt.get("method") == "package" else "auto"
+    return Wish(found.version, found.receipt.get("options", {}), method)
 
 
 def plan_absent(store: Store, version: t.Optional[str]) -> Plan:
@@ -294,10 +360,16 @@ def _remove_prefix(prefix: str) -> None:
 
 
 def stage(prefix: str) -> str:
-    """Return a new private directory in the store's own file system, so that what is built there can be renamed."""
+    """Return a new directory in the store's own file system, so that what is made there can be renamed.
+
+    Others may pass through it, not read or write it: the user that builds has a directory of its own in it.
+    """
     staging = f"{prefix}/{_STAGING}"
-    os.makedirs(staging, mode=0o700, exist_ok=True)
-    return tempfile.mkdtemp(dir=staging)
+    os.makedirs(staging, exist_ok=True)
+    os.chmod(staging, 0o711)
+    directory = tempfile.mkdtemp(dir=staging)
+    os.chmod(directory, 0o711)
+    return directory
 
 
 def complete(tree: str, prefix: str, receipt: t.Mapping[str, t.Any]) -> None:

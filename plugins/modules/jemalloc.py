@@ -33,7 +33,8 @@ attributes:
 options:
   version:
     description:
-      - The release, for example V(5.1.0).
+      - The release, for example V(5.1.0), or V(previous) for the installation that was current before. Going back
+        needs no source, and going back twice is where it began.
       - Without it the newest release that this collection was tested with is installed, and with O(state=absent)
         everything is removed.
       - A release that this collection does not know needs its O(checksum).
@@ -54,6 +55,55 @@ options:
     description: Absolute path of the directory that holds the installations. Its parent must exist.
     type: path
     default: /opt/jemalloc
+  latest:
+    description:
+      - Whether the newest release that upstream has published is wanted, which the controller looks up. Its digest is
+        then the one that upstream reports, unless this collection knows the release.
+      - Nothing has tested such a release with this collection.
+    type: bool
+    default: false
+  latest_url:
+    description: Where upstream's newest release is looked up, an address that answers as GitHub's releases API does.
+    type: str
+    default: https://api.github.com/repos/jemalloc/jemalloc/releases/latest
+  method:
+    description:
+      - V(source) builds it on the host.
+      - V(bundle) takes O(bundle), a build that was made elsewhere.
+      - V(package) takes the library of the distribution's own package, which is installed for it, and puts a copy below
+        the same stable path. Which release that is, is the distribution's choice; a newer package is taken over by
+        the next run.
+      - V(auto) keeps an installation that fits, else takes O(bundle) if that fits, else builds it.
+    type: str
+    choices: [auto, source, bundle, package]
+    default: auto
+  bundle:
+    description:
+      - A bundle that M(preload.jemalloc.jemalloc_bundle) made, as a file or a directory on the host (an absolute path
+        or a C(file://) URL), or an C(http://) or C(https://) URL. C({version}) stands for the release.
+      - It has to fit the host by release, architecture, C library, page size and O(options).
+    type: str
+  bundle_checksum:
+    description:
+      - SHA-256 of the bundle, as V(sha256:) and 64 hexadecimal digits.
+      - For a bundle on the host it may be left out if a file C(SHA256SUMS) beside it lists it.
+    type: str
+  keep:
+    description:
+      - How many other installations stay, the newest first. Without it all stay.
+      - What C(current) and C(previous) lead to and what a file of M(preload.jemalloc.jemalloc_preload) refers to
+        always stays.
+    type: int
+  verify:
+    description:
+      - Whether every installation is held against its receipt byte for byte, and the wanted library is run again as
+        before its first use. Without it the wanted and the current installation are held against theirs.
+      - The wanted installation is repaired when it is damaged; another one that is damaged is warned about.
+    type: bool
+    default: false
+  ca_path:
+    description: A PEM file on the host with certificates of authorities to trust in downloads, such as a private one.
+    type: path
   origins:
     description:
       - Own places of the source, tried in this order before upstream's release asset and the archive of the host's
@@ -61,7 +111,8 @@ options:
       - Each is a tarball or a directory on the host (an absolute path or a C(file://) URL), or an C(http://) or
         C(https://) URL of a tarball or of a directory that holds C(jemalloc-VERSION.tar.bz2). C({version}) stands for
         the release.
-      - Wherever the bytes come from, they count only if their SHA-256 is the pinned one. URLs must not carry passwords.
+      - Wherever the bytes come from, they count only if their SHA-256 is the pinned one. A URL with a password is
+        refused. Proxies are taken from the environment.
     type: list
     elements: str
     default: []
@@ -135,6 +186,25 @@ EXAMPLES = r"""
     version: 5.9.0
     checksum: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 
+- name: Install a build that was made on another host
+  preload.jemalloc.jemalloc:
+    version: 5.3.1
+    method: bundle
+    bundle: https://mirror.example.com/jemalloc/x86_64-glibc2.34/jemalloc-{version}.tar.gz
+    bundle_checksum: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+
+- name: Use the library of the distribution's package by the same path
+  preload.jemalloc.jemalloc:
+    method: package
+
+- name: Go back to what was current before
+  preload.jemalloc.jemalloc:
+    version: previous
+
+- name: Keep the current release and one more
+  preload.jemalloc.jemalloc:
+    keep: 1
+
 - name: Remove everything
   preload.jemalloc.jemalloc:
     state: absent
@@ -142,7 +212,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 version:
-  description: The release that was asked for; none when all were removed.
+  description: The release that was asked for or found, as by V(previous); none when all were removed.
   returned: always
   type: str
   sample: 5.3.1
@@ -168,17 +238,17 @@ previous:
   type: str
   sample: 5.3.0
 built:
-  description: The release that was built, none when nothing had to be; in check mode the one that would be.
+  description: The release that was installed anew, none when it was there; in check mode the one that would be.
   returned: success
   type: str
   sample: 5.3.1
 origin:
-  description: Where the source came from, when something was built.
+  description: Where the source, the bundle or the library came from, when something was installed.
   returned: success
   type: str
   sample: https://mirror.example.com/jemalloc-5.3.1.tar.bz2
 packages:
-  description: The packages that were installed for the build.
+  description: The packages that were installed for it.
   returned: success
   type: list
   elements: str
@@ -190,13 +260,18 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
+from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+from ansible_collections.preload.jemalloc.plugins.module_utils._preflight import preflight
 
 ARGUMENTS = {
     "version": {"type": "str"},
@@ -205,6 +280,14 @@ ARGUMENTS = {
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "origins": {"type": "list", "elements": "str", "default": []},
     "checksum": {"type": "str"},
+    "latest": {"type": "bool", "default": False},
+    "latest_url": {"type": "str", "default": catalogue.LATEST_URL},
+    "method": {"type": "str", "choices": ["auto", "source", "bundle", "package"], "default": "auto"},
+    "bundle": {"type": "str"},
+    "bundle_checksum": {"type": "str", "no_log": False},
+    "keep": {"type": "int"},
+    "verify": {"type": "bool", "default": False},
+    "ca_path": {"type": "path"},
     "options": {
         "type": "dict",
         "default": {},
@@ -223,30 +306,104 @@ ARGUMENTS = {
 def make_present(module: AnsibleModule, host: Host, prefix: str) -> t.Dict[str, t.Any]:
     """Plan and carry out state present."""
     params = module.params
-    release = catalogue.find_release(params["version"] or None, params["checksum"] or None)
-    options = build.Options(**params["options"])
-    request = install.Request(prefix, release, options, params["origins"], params["build_packages"])
+    request = request_of(module, host, prefix)
+    version = request.wish.version
     systemd.units(host.run, params["for_services"])
 
-    def plan() -> store.Plan:
-        return store.plan_present(
-            store.read(prefix), release, options.as_dict(), bool(params["checksum"]), params["current"]
-        )
+    def plan(found: store.Store) -> store.Plan:
+        referred = [name for name in found.installations if preload.references(f"{prefix}/{name}")]
+        return store.plan_present(found, request.wish, params["current"], params["keep"], referred)
 
-    before, planned = store.read(prefix), plan()
-    result = report(before, planned, release.version)
-    if planned.install:
+    before = store.read(prefix, params["verify"], version)
+    planned = plan(before)
+    result = report(before, planned, version)
+    if params["verify"]:
+        verify(host, before, planned, version)
+    if planned.install and request.wish.method != "package" and not request.bundle:
         install.check_tools(host, request)
     if planned.changes and not module.check_mode:
         with store.locked(prefix):
             # Read again: whoever had the lock before may have done what was missing.
-            result.update(install.carry_out(host, request, plan()))
+            result.update(install.carry_out(host, request, plan(store.read(prefix, params["verify"], version))))
     return result
+
+
+def request_of(module: AnsibleModule, host: Host, prefix: str) -> install.Request:
+    """Return what is wanted, with everything that the parameters leave open filled in."""
+    params = module.params
+    if params["latest"]:
+        raise JemallocError("latest: the controller's half of this module looks that up; call it by its whole name.")
+    options = build.Options(**params["options"])
+    if params["keep"] is not None and params["keep"] < 0:
+        raise JemallocError(f"keep: {params['keep']} is negative; it is the number of other installations that stay.")
+    if params["method"] == "bundle" and not params["bundle"]:
+        raise JemallocError("bundle: method: bundle needs a bundle; name its file or URL.")
+    if params["version"] == "previous":
+        wish = store.wish_for_previous(store.read(prefix))
+        return install.Request(prefix, catalogue.Release(wish.version, ""), wish, options)
+    if params["method"] == "package":
+        wish = packaged(module, host)
+        return install.Request(prefix, catalogue.Release(wish.version, ""), wish, options)
+    release = catalogue.find_release(params["version"] or None, params["checksum"] or None)
+    place = None
+    if params["bundle"]:
+        given = params["bundle_checksum"]
+        place = bundle.find(
+            params["bundle"], release.version, catalogue.digest(given, "bundle_checksum") if given else None
+        )
+    wish = store.Wish(
+        release.version,
+        options.as_dict(),
+        params["method"],
+        source=release.sha256 if params["checksum"] else None,
+        bundle=place.sha256 if place else None,
+    )
+    use = place if params["method"] in ("auto", "bundle") else None
+    return install.Request(prefix, release, wish, options, params["origins"], use, params["build_packages"])
+
+
+def packaged(module: AnsibleModule, host: Host) -> store.Wish:
+    """Return the wish for what the distribution's package holds or is going to hold."""
+    manager = build.package_manager()
+    if not manager:
+        raise JemallocError("method: this host has no package manager that this collection knows; use method: source.")
+    library = package.library(host.run, manager)
+    if library:
+        with open(library, "rb") as stream:
+            version: t.Optional[str] = platform.library_version(stream.read())
+    else:
+        version = package.candidate(host.run, manager)
+        if not version and manager == "apt-get" and not module.check_mode:
+            host.run(["apt-get", "update"])
+            version = package.candidate(host.run, manager)
+    name = package.NAMES[manager]
+    if not version:
+        raise JemallocError(f"method: {manager} finds no package {name} with jemalloc; use method: source.")
+    if module.params["version"] not in (None, "", version):
+        raise JemallocError(
+            f"version: the package {name} of this host holds jemalloc {version}, not {module.params['version']}; leave "
+            "out version, or use method: source."
+        )
+    return store.Wish(version, method="package", packaged=files.sha256(library) if library else None)
+
+
+def verify(host: Host, found: store.Store, planned: store.Plan, version: str) -> None:
+    """Run the wanted library again unless it is going to be replaced, and say which other installations are damaged."""
+    wanted = found.installations.get(version)
+    if wanted and not planned.install:
+        preflight(host.run, f"{found.prefix}/{version}/lib/{wanted.receipt['library']}")
+    damaged = [f"{each.version} ({each.damage})" for each in found.installations.values() if each.damage]
+    others = [words for words in damaged if not words.startswith(f"{version} ")]
+    if others:
+        host.warn(
+            f"Damaged in {found.prefix}: {', '.join(others)}; name such a release as version to have it repaired, or "
+            "remove it."
+        )
 
 
 def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     """Plan and carry out state absent."""
-    version = module.params["version"] or None
+    version = catalogue.check_number(module.params["version"]) if module.params["version"] else None
     before = store.read(prefix)
     planned = store.plan_absent(before, version)
     going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
@@ -260,14 +417,19 @@ def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     if planned.changes and not module.check_mode:
         with store.locked(prefix):
             store.remove(prefix, store.plan_absent(store.read(prefix), version))
+        if not planned.after["installations"]:
+            install.forget_logs()
     return report(before, planned, version)
 
 
 def report(before: store.Store, planned: store.Plan, version: t.Optional[str]) -> t.Dict[str, t.Any]:
     """Return what every run returns; check mode returns the same."""
+    after = dict(planned.after)
+    if planned.install in before.installations:
+        after["installed anew"] = f"{planned.install}, as {planned.reason}"
     return {
         "changed": planned.changes,
-        "diff": {"before": before.describe(), "after": planned.after},
+        "diff": {"before": before.describe(), "after": after},
         "version": version,
         "library": preload.library(before.prefix),
         "built": planned.install,

@@ -18,7 +18,9 @@ import typing as t
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _download as download
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
@@ -52,6 +54,13 @@ install_lib_shared:
 \tcp libjemalloc.so.2 $(DESTDIR)$(prefix)/lib/
 \tln -s libjemalloc.so.2 $(DESTDIR)$(prefix)/lib/libjemalloc.so
 """
+
+
+@pytest.fixture(autouse=True)
+def _harmless(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep logs of failed builds here, and do not wait before a download is tried again."""
+    monkeypatch.setattr(install_util, "LOGS", (str(tmp_path),))
+    monkeypatch.setattr(download, "PAUSES", (0, 0))
 
 
 @pytest.fixture(scope="session")

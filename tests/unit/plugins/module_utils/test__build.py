@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pwd
 import shutil
+import subprocess
+import tempfile
+import time
 import typing as t
 
 import pytest
@@ -17,7 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 ENVIRONMENT = [
-    "env",
+    "/usr/bin/env",
     "-i",
     "PATH=/usr/local/bin:/usr/bin:/bin",
     "LC_ALL=C",
@@ -185,36 +189,127 @@ RELEASE = catalogue.Release("5.9.0", "")
 )
 @pytest.mark.parametrize("configure", [True, False])
 def test_build(
-    tmp_path: pathlib.Path, configure: bool, version_file: t.Optional[str], commit: str, expected: str
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    configure: bool,
+    version_file: t.Optional[str],
+    commit: str,
+    expected: str,
 ) -> None:
     if configure:
         (tmp_path / "configure").write_text("")
     if version_file is not None:
         (tmp_path / "VERSION").write_text(version_file)
     run = Commands(make=(0, "made\n"))
-    log = build.build(run, str(tmp_path), RELEASE, commit, ["--x=y"], "/stage")
+    work = str(tmp_path)
+    monkeypatch.setattr(build, "unprivileged", lambda _run, directory: ["become", directory])
+    assert build.build(run, work, work, RELEASE, commit, ["--x=y"]) == f"{work}/root"
     assert (tmp_path / "VERSION").read_text() == expected
     jobs = len(os.sched_getaffinity(0))
     steps = [
         *([] if configure else [["autoconf"]]),
         ["./configure", "--x=y"],
         ["make", f"-j{jobs}", "build_lib_shared"],
-        ["make", "DESTDIR=/stage", "install_bin", "install_lib_shared"],
+        ["make", f"DESTDIR={work}/root", "install_bin", "install_lib_shared"],
     ]
-    assert run.calls == [([*ENVIRONMENT, *step], str(tmp_path), None) for step in steps]
-    assert log == "\n".join(f"$ {' '.join(step)}\n{'made' + chr(10) if step[0] == 'make' else ''}" for step in steps)
+    front = ["become", work, *ENVIRONMENT, f"TMPDIR={work}/tmp"]
+    assert run.calls == [([*front, *step], work, None) for step in steps]
 
 
-def test_build_that_fails(tmp_path: pathlib.Path) -> None:
+def test_build_that_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "unprivileged", lambda _run, _directory: [])
     (tmp_path / "configure").write_text("")
     run = Commands(make=(2, "cc a.c\na.c: no\n\nmake: *** [a.o] Error 1\n"))
     with pytest.raises(build.BuildError) as caught:
-        build.build(run, str(tmp_path), RELEASE, "", [], "/stage")
+        build.build(run, str(tmp_path), str(tmp_path), RELEASE, "", [])
     assert str(caught.value) == (
-        "jemalloc 5.9.0 does not build here, make ended with 2: cc a.c / a.c: no / make: *** [a.o] Error 1."
+        "jemalloc 5.9.0 does not build here, make ended with 2: cc a.c / a.c: no / make: *** [a.o] Error 1"
     )
     assert caught.value.log.startswith("$ ./configure\n\n$ make -j")
     assert len(run.calls) == 2
+
+
+def really(
+    arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
+) -> t.Tuple[int, str]:
+    """Run a command."""
+    done = subprocess.run(arguments, cwd=directory, input=data, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def open_directory() -> t.Iterator[pathlib.Path]:
+    """A directory that everybody reaches, which pytest's own is not."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o711)
+        directory = pathlib.Path(name, "work")
+        directory.mkdir(0o700)
+        (directory / "file").write_text("")
+        yield directory
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_unprivileged(open_directory: pathlib.Path) -> None:
+    become = build.unprivileged(really, str(open_directory))
+    user = int(become[-1])
+    assert user in range(61184, 65520)
+    assert {path.stat().st_uid for path in (open_directory, open_directory / "file")} == {user}
+    status, output = really(
+        [*become, "/bin/sh", "-c", "id -u; id -G; touch file new; touch ../new"], str(open_directory)
+    )
+    assert output.split()[:2] == [str(user), str(user)]
+    assert status
+    assert (open_directory / "new").stat().st_uid == user
+    assert not (open_directory.parent / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_unprivileged_takes_a_number_that_nobody_has(
+    open_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def account(number: int) -> None:
+        if number > 61185:
+            raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", account)
+    first = build.unprivileged(really, str(open_directory))
+    assert first[-1] == "61186"
+    with subprocess.Popen([*first, "/bin/sleep", "60"]) as process:
+        while os.stat(f"/proc/{process.pid}").st_uid != 61186:
+            time.sleep(0.01)
+        assert build.unprivileged(really, str(open_directory))[-1] == "61187"
+        process.kill()
+
+
+def test_unprivileged_is_not_possible(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed" / "work").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o700)
+    assert build.unprivileged(really, str(tmp_path / "closed" / "work")) == []
+
+    def refuse(*_arguments: t.Any) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "lchown", refuse)
+    assert build.unprivileged(really, str(tmp_path)) == []
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert build.unprivileged(really, str(tmp_path)) == []
+
+
+def test_a_process_that_ended_has_no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "listdir", lambda _path: ["self", "999999999"])
+    assert not build._is_taken(61184)
+
+
+def test_collect(tmp_path: pathlib.Path) -> None:
+    built = tmp_path / "built"
+    (built / "lib").mkdir(parents=True)
+    (built / "lib" / "a.so.2").write_text("a")
+    (built / "lib" / "a.so").symlink_to("a.so.2")
+    (built / "lib" / "out").symlink_to("/etc/passwd")
+    os.mkfifo(str(built / "lib" / "fifo"))
+    build.collect(str(built), str(tmp_path / "tree"))
+    assert sorted(os.listdir(str(tmp_path / "tree" / "lib"))) == ["a.so", "a.so.2"]
+    assert os.readlink(str(tmp_path / "tree" / "lib" / "a.so")) == "a.so.2"
 
 
 def stage(tmp_path: pathlib.Path, version: str = "5.9.0") -> pathlib.Path:

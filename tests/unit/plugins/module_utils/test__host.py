@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as module
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -128,7 +129,7 @@ def test_fetch_a_file_that_is_none(host: module.Host, tmp_path: pathlib.Path, na
 def test_fetch_from_a_server(
     host: module.Host, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, server: str, size: int
 ) -> None:
-    monkeypatch.setattr(source, "MAX_PACKED", 1 << 17)
+    monkeypatch.setattr(archive, "MAX_PACKED", 1 << 17)
     host.fetch(source.Candidate("url", f"{server}/{size}", DIGEST), str(tmp_path / "to"))
     assert (tmp_path / "to").read_bytes() == b"x" * size
 
@@ -143,7 +144,7 @@ def reason(host: module.Host, tmp_path: pathlib.Path, url: str) -> str:
 def test_fetch_of_what_is_too_large(
     host: module.Host, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
-    monkeypatch.setattr(source, "MAX_PACKED", 1 << 20)
+    monkeypatch.setattr(archive, "MAX_PACKED", 1 << 20)
     assert reason(host, tmp_path, f"{server}/{(1 << 20) + 1}") == "it is larger than 1 MiB, too much for a release"
     assert (tmp_path / "to").stat().st_size <= (1 << 20) + (1 << 16)
 
@@ -155,11 +156,11 @@ def test_fetch_of_what_a_server_does_not_have(host: module.Host, tmp_path: pathl
 def test_fetch_from_nobody(host: module.Host, tmp_path: pathlib.Path) -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as httpd:
         port = httpd.server_address[1]
-    assert reason(host, tmp_path, f"http://127.0.0.1:{port}/1") == "Connection refused"
+    assert reason(host, tmp_path, f"http://127.0.0.1:{port}/1") == "Connection refused (tried 3 times)"
 
 
 def test_fetch_from_what_is_no_server(host: module.Host, tmp_path: pathlib.Path, server: str) -> None:
-    assert reason(host, tmp_path, f"{server}/junk") == "this is not HTTP at all\r\n"
+    assert reason(host, tmp_path, f"{server}/junk") == "this is not HTTP at all (tried 3 times)"
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[", "http://127.0.0.1:x/", "http://127.0.0.1/a b"])
@@ -169,10 +170,8 @@ def test_fetch_from_no_address(host: module.Host, tmp_path: pathlib.Path, url: s
     assert "\n" not in message
 
 
-def test_a_file_that_is_cut_off_is_told_by_its_digest(host: module.Host, tmp_path: pathlib.Path, server: str) -> None:
-    cut = source.Candidate("url", f"{server}/cut", DIGEST)
-    with pytest.raises(JemallocError, match=r"SHA-256 is [0-9a-f]{64} where a{64} was expected"):
-        source.obtain([cut], str(tmp_path), host.fetch)
+def test_a_file_that_is_cut_off(host: module.Host, tmp_path: pathlib.Path, server: str) -> None:
+    assert reason(host, tmp_path, f"{server}/cut") == "the connection ended after 10 of 100 bytes (tried 3 times)"
 
 
 def test_fetch_by_apt(

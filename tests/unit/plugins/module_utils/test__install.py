@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -14,9 +15,13 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
+from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -75,16 +80,16 @@ def request_of(tmp_path: pathlib.Path, tarball: Tarball) -> t.Callable[..., inst
         path, checksum = tarball(version)
         release = catalogue.find_release(version, checksum)
         chosen = build.Options(**options)
-        return install.Request(str(tmp_path / "store"), release, chosen, ["/missing.tar.gz", path], build_packages)
+        wish = store.Wish(version, chosen.as_dict(), source=release.sha256)
+        origins = ["/missing.tar.gz", path]
+        return install.Request(str(tmp_path / "store"), release, wish, chosen, origins, None, build_packages)
 
     return make
 
 
 def plan(request: install.Request, make_current: bool = True) -> store.Plan:
     """Plan what a request takes."""
-    return store.plan_present(
-        store.read(request.prefix), request.release, request.options.as_dict(), True, make_current
-    )
+    return store.plan_present(store.read(request.prefix), request.wish, make_current)
 
 
 def carry_out(host: Host, request: install.Request) -> t.Dict[str, t.Any]:
@@ -113,17 +118,22 @@ def test_from_source_to_current(request_of: t.Callable[..., install.Request]) ->
         "receipt.json",
     ]
     receipt = dict(store.read(request.prefix).installations["9.9.9"].receipt)
-    assert re.fullmatch(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z", receipt.pop("built_at"))
+    assert re.fullmatch(
+        r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z", receipt.pop("installed_at")
+    )
     assert receipt.pop("library_sha256") == receipt.pop("files")["lib/libjemalloc.so.2"]
     assert receipt.pop("platform")["lg_page"] == 14
     assert receipt == {
         "format": 1,
         "release": "9.9.9",
         "library": "libjemalloc.so.2",
-        "source": {"sha256": request.release.sha256, "origin": origin},
+        "source": {"sha256": request.release.sha256},
+        "origin": origin,
+        "method": "source",
+        "home": str(top),
         "options": {"cxx": False, "prof": False, "lg_page": 14},
         "configure": [f"--prefix={top}", "--with-lg-page=14", "--disable-cxx", "CFLAGS=-g0", "CXXFLAGS=-g0"],
-        "built_by": "preload.jemalloc",
+        "by": "preload.jemalloc",
     }
 
 
@@ -145,7 +155,12 @@ def test_another_build_takes_the_place_of_the_one_before(request_of: t.Callable[
 
 
 FAILURES = [
-    ("6.6.6", {}, r"jemalloc 6\.6\.6 does not build here, make ended with 2: .* / make: \*\*\* .* Error 1\."),
+    (
+        "6.6.6",
+        {},
+        r"jemalloc 6\.6\.6 does not build here, make ended with 2: .* / make: \*\*\* .* Error 1; "
+        r"all that it printed is in .*/preload-jemalloc-6\.6\.6-build\.log\.",
+    ),
     (
         "7.7.7",
         {},
@@ -163,6 +178,11 @@ def test_what_fails_leaves_nothing(
     with pytest.raises(JemallocError, match=f"^{message}$"):
         carry_out(Host(**answers), request)
     assert not os.path.exists(request.prefix)
+    log = pathlib.Path(install.log_path(install.LOGS[0], version))
+    assert log.exists() == (version == "6.6.6")
+    if log.exists():
+        assert log.stat().st_mode & 0o777 == 0o600
+        assert "no C at all" in log.read_text()
 
 
 def test_what_fails_leaves_the_old_one(request_of: t.Callable[..., install.Request]) -> None:
@@ -175,6 +195,105 @@ def test_what_fails_leaves_the_old_one(request_of: t.Callable[..., install.Reque
     assert store.read(before.prefix) == before
 
 
+def test_a_build_that_works_takes_away_the_log_of_the_one_that_did_not(
+    request_of: t.Callable[..., install.Request], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a directory that takes no file is passed over
+    monkeypatch.setattr(install, "LOGS", (str(tmp_path / "none"), str(tmp_path)))
+    run = Host.run
+    monkeypatch.setattr(Host, "run", lambda *a, **k: (2, "no") if "build_lib_shared" in a[1] else run(*a, **k))
+    with pytest.raises(JemallocError, match=f"all that it printed is in {tmp_path}/preload-jemalloc-9.9.9-build.log"):
+        carry_out(Host(), request_of())
+    monkeypatch.setattr(Host, "run", run)
+    carry_out(Host(), request_of())
+    assert not os.path.exists(install.log_path(str(tmp_path), "9.9.9"))
+
+
+@pytest.fixture
+def bundled(request_of: t.Callable[..., install.Request], tmp_path: pathlib.Path) -> t.Callable[..., install.Request]:
+    """Ask for a release from a bundle."""
+
+    def make(method: str = "auto", spoil: bool = False, **options: t.Any) -> install.Request:
+        request = request_of()
+        carry_out(Host(), dataclasses.replace(request, prefix=str(tmp_path / "elsewhere")))
+        receipt = store.read(str(tmp_path / "elsewhere")).installations["9.9.9"].receipt
+        data = bundle.pack(str(tmp_path / "elsewhere" / "9.9.9"), receipt)
+        path = tmp_path / bundle.file_name("9.9.9")
+        path.write_bytes(b"x" if spoil else data)
+        chosen = build.Options(**options)
+        place = bundle.find(str(path), "9.9.9", files.sha256(str(path)))
+        wish = store.Wish("9.9.9", chosen.as_dict(), method, bundle=place.sha256)
+        return dataclasses.replace(request, wish=wish, options=chosen, bundle=place)
+
+    return make
+
+
+def test_from_a_bundle(bundled: t.Callable[..., install.Request], tmp_path: pathlib.Path) -> None:
+    host, request = Host(), bundled("bundle")
+    assert request.bundle
+    assert carry_out(host, request) == {"origin": request.bundle.location, "packages": []}
+    assert not any("make" in call for call in host.calls)
+    found = store.read(request.prefix).installations["9.9.9"]
+    assert not found.damage
+    assert (found.receipt["method"], found.receipt["bundle"]) == ("bundle", request.bundle.sha256)
+    assert found.receipt["home"] == f"{request.prefix}/9.9.9"
+    config = pathlib.Path(request.prefix, "9.9.9", "bin", "jemalloc-config").read_text()
+    assert str(tmp_path / "elsewhere") not in config
+    assert not plan(request).changes
+    # packed again it only differs in where it was at home
+    again = bundle.pack(f"{request.prefix}/9.9.9", found.receipt)
+    assert len(again) > 0
+
+
+def test_a_bundle_that_does_not_do(bundled: t.Callable[..., install.Request]) -> None:
+    cases: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
+        ({"spoil": True}, "is refused: it is not packed by"),
+        ({"prof": True}, "does not fit: it was built with other options"),
+    ]
+    for arguments, reason in cases:
+        request, host = bundled(**arguments), Host()
+        with pytest.raises(JemallocError, match=reason):
+            carry_out(Host(), dataclasses.replace(request, wish=dataclasses.replace(request.wish, method="bundle")))
+        assert carry_out(host, request)["origin"] == request.origins[1]
+        assert "It is built from source, as the bundle does not do: " in host.warnings[0]
+        assert reason in host.warnings[0]
+        shutil.rmtree(request.prefix)
+
+
+def test_from_a_package(
+    request_of: t.Callable[..., install.Request], library: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = dataclasses.replace(request_of(), wish=store.Wish("9.9.9", method="package"))
+    there = iter([None, str(library), str(library), None, None])
+    monkeypatch.setattr(package, "library", lambda _run, _manager: next(there))
+    monkeypatch.setattr(build, "package_manager", lambda: "apk")
+    host = Host(apk=(0, ""))
+    assert carry_out(host, request) == {"origin": str(library), "packages": ["jemalloc"]}
+    assert host.calls[0] == ["apk", "add", "jemalloc"]
+    receipt = store.read(request.prefix).installations["9.9.9"].receipt
+    assert (receipt["method"], receipt["options"], receipt["library"]) == ("package", None, "libjemalloc.so.2")
+    assert os.path.realpath(f"{request.prefix}/current/lib/libjemalloc.so").endswith("/9.9.9/lib/libjemalloc.so.2")
+    shutil.rmtree(request.prefix)
+    assert carry_out(host, request)["packages"] == []
+    shutil.rmtree(request.prefix)
+    with pytest.raises(JemallocError, match="the package jemalloc holds no libjemalloc"):
+        carry_out(host, request)
+
+
+def test_what_is_too_many_goes(request_of: t.Callable[..., install.Request]) -> None:
+    for version in ("9.9.8", "9.9.7", "9.9.9"):
+        carry_out(Host(), request_of(version))
+    request = request_of("9.9.9")
+    planned = store.plan_present(store.read(request.prefix), request.wish, True, 0)
+    with store.locked(request.prefix):
+        install.carry_out(Host(), request, planned)  # type: ignore[arg-type]
+    assert store.read(request.prefix).describe() == {
+        "installations": ["9.9.7", "9.9.9"],
+        "current": "9.9.9",
+        "previous": "9.9.7",
+    }
+
+
 def test_a_snapshot_needs_autoconf(
     request_of: t.Callable[..., install.Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,22 +303,23 @@ def test_a_snapshot_needs_autoconf(
         asked.append(needed)
         return ["autoconf"]
 
-    unpack = source.unpack
+    unpack = archive.unpack
 
-    def snapshot(archive: str, directory: str) -> str:
-        top = unpack(archive, directory)
+    def snapshot(path: str, directory: str, holds: str) -> str:
+        top = unpack(path, directory, holds)
         os.rename(f"{top}/configure", f"{top}/configure.ac")
         return top
 
     monkeypatch.setattr(build, "missing_tools", missing)
     monkeypatch.setattr(build, "package_manager", lambda: "apk")
-    monkeypatch.setattr(source, "unpack", snapshot)
+    monkeypatch.setattr(archive, "unpack", snapshot)
     host = Host(apk=(0, ""), autoconf=(1, "configure.ac: bad"))
     with pytest.raises(JemallocError) as caught:
         carry_out(host, request_of(build_packages=True))
     assert (
         str(caught.value)
-        == "jemalloc 9.9.9 does not build here, autoconf ended with 1: $ autoconf / configure.ac: bad."
+        == "jemalloc 9.9.9 does not build here, autoconf ended with 1: $ autoconf / configure.ac: bad; all that it "
+        f"printed is in {install.log_path(install.LOGS[0], '9.9.9')}."
     )
     assert asked == [["gcc", "make", "headers", "autoconf"]]
     assert host.calls[0] == ["apk", "add", "autoconf"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -18,7 +19,6 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _wrapper as wrapper
@@ -179,26 +179,46 @@ def test_complete(prefix: str, tmp_path: pathlib.Path) -> None:
     assert sorted(json.loads((tree / "receipt.json").read_text())) == ["files", "library"]
 
 
-INSTALLED = store.Installation("5.9.0", {"options": OPTIONS, "source": {"sha256": "a" * 64}})
+def installation(damage: str = "", **receipt: t.Any) -> store.Installation:
+    """Return an installation that was built from the source with the digest a."""
+    whole = {"options": OPTIONS, "source": {"sha256": "a"}, "method": "source", **receipt}
+    return store.Installation("5.9.0", whole, damage)
+
+
+def wish(version: str = "5.9.0", **more: t.Any) -> store.Wish:
+    """Return a wish with the usual options."""
+    return store.Wish(version, **{"options": OPTIONS, **more})
+
+
+BUNDLED = installation(method="bundle", bundle="b")
+PACKAGED = installation(method="package", source={"package": "x"}, options=None, library_sha256="c")
 SUITED = [
-    (INSTALLED, "a", {}, False, True),
-    (INSTALLED, "b", {}, False, True),
-    (INSTALLED, "a", {}, True, True),
-    (INSTALLED, "b", {}, True, False),
-    (INSTALLED, "a", {"prof": True}, False, False),
-    (store.Installation("5.9.0", INSTALLED.receipt, "it is bent"), "a", {}, False, False),
-    (store.Installation("5.9.0", {"options": OPTIONS}), "a", {}, False, True),
-    (store.Installation("5.9.0", {"options": OPTIONS}), "a", {}, True, False),
-    (store.Installation("5.9.0", {}), "a", {}, False, False),
+    (installation(), {}, True),
+    (installation(), {"source": "a"}, True),
+    (installation(), {"source": "b"}, False),
+    (installation(), {"options": {**OPTIONS, "prof": True}}, False),
+    (installation(damage="it is bent"), {}, False),
+    (store.Installation("5.9.0", {"options": OPTIONS}), {}, True),
+    (store.Installation("5.9.0", {"options": OPTIONS}), {"source": "a"}, False),
+    (store.Installation("5.9.0", {}), {}, False),
+    (BUNDLED, {}, True),
+    (BUNDLED, {"method": "source"}, True),
+    (BUNDLED, {"method": "bundle"}, True),
+    (BUNDLED, {"method": "bundle", "bundle": "b"}, True),
+    (BUNDLED, {"method": "bundle", "bundle": "x"}, False),
+    (BUNDLED, {"method": "auto", "bundle": "x"}, True),
+    (installation(), {"method": "bundle", "bundle": "b"}, False),
+    (PACKAGED, {}, False),
+    (PACKAGED, {"method": "package", "options": {}}, True),
+    (PACKAGED, {"method": "package", "packaged": "c"}, True),
+    (PACKAGED, {"method": "package", "packaged": "d"}, False),
+    (installation(), {"method": "package"}, False),
 ]
 
 
-@pytest.mark.parametrize(("installation", "digest", "options", "given", "expected"), SUITED)
-def test_suits(
-    installation: store.Installation, digest: str, options: t.Dict[str, t.Any], given: bool, expected: bool
-) -> None:
-    release = catalogue.Release("5.9.0", digest * 64)
-    assert installation.suits(release, {**OPTIONS, **options}, given) is expected
+@pytest.mark.parametrize(("found", "wanted", "expected"), SUITED)
+def test_suits(found: store.Installation, wanted: t.Dict[str, t.Any], expected: bool) -> None:
+    assert found.suits(wish(**wanted)) is expected
 
 
 def of(*versions: str, **more: t.Any) -> store.Store:
@@ -210,8 +230,7 @@ def of(*versions: str, **more: t.Any) -> store.Store:
 
 def present(before: store.Store, version: str = "5.9.0", make_current: bool = True, **options: t.Any) -> store.Plan:
     """Plan state present."""
-    release = catalogue.Release(version, "a" * 64)
-    return store.plan_present(before, release, {**OPTIONS, **options}, False, make_current)
+    return store.plan_present(before, wish(version, options={**OPTIONS, **options}), make_current)
 
 
 def after(installations: t.List[str], current: t.Optional[str] = None, previous: t.Optional[str] = None) -> t.Any:
@@ -220,7 +239,7 @@ def after(installations: t.List[str], current: t.Optional[str] = None, previous:
 
 
 NEW = "it is not installed"
-OTHER = "it was built from another source or with other options"
+OTHER = "it came in another way, from another source or with other options"
 
 PRESENT: t.List[t.Tuple[store.Store, t.Dict[str, t.Any], store.Plan]] = [
     (store.Store("/p"), {}, store.Plan(after(["5.9.0"], "5.9.0"), "5.9.0", NEW, switch="5.9.0")),
@@ -269,6 +288,63 @@ def test_plan_present_where_something_foreign_stands() -> None:
         present(of(foreign=("5.9.0",)))
     assert str(caught.value) == (
         "/p/5.9.0 is there but has no receipt.json, so this collection did not make it; move it away."
+    )
+
+
+def aged(**ages: int) -> store.Store:
+    """Return a store with these releases, installed in these years."""
+    found = {
+        name: store.Installation(name, {"options": OPTIONS, "installed_at": f"20{age}-01-01"})
+        for name, age in ((f"5.{key[1:]}.0", age) for key, age in ages.items())
+    }
+    return store.Store("/p", found, "5.1.0", "5.2.0", exists=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "keep", "referred", "removed"),
+    [
+        ("5.1.0", None, (), ()),
+        ("5.1.0", 9, (), ()),
+        ("5.1.0", 4, (), ()),
+        ("5.1.0", 3, (), ("5.4.0",)),
+        ("5.1.0", 2, (), ("5.5.0", "5.4.0")),
+        ("5.1.0", 1, (), ("5.3.0", "5.5.0", "5.4.0")),
+        ("5.1.0", 0, (), ("5.3.0", "5.5.0", "5.4.0")),
+        ("5.1.0", 0, ("5.4.0",), ("5.3.0", "5.5.0")),
+        ("5.1.0", 2, ("5.4.0",), ("5.3.0", "5.5.0")),
+        ("5.9.0", 1, (), ("5.3.0", "5.2.0", "5.5.0", "5.4.0")),
+        ("5.4.0", 1, (), ("5.3.0", "5.2.0", "5.5.0")),
+    ],
+)
+def test_keep(version: str, keep: t.Optional[int], referred: t.Tuple[str, ...], removed: t.Tuple[str, ...]) -> None:
+    before = aged(_1=11, _2=15, _3=19, _4=12, _5=14)
+    found = store.plan_present(before, wish(version), True, keep, referred)
+    assert set(found.remove) == set(removed)
+    assert found.after["installations"] == sorted({*before.installations, version} - set(removed))
+    assert found.changes is bool(removed or version != "5.1.0")
+
+
+def test_what_goes_gets_no_new_wrapper() -> None:
+    before = dataclasses.replace(aged(_1=11, _3=12, _4=13), stale_wrappers=("5.3.0", "5.4.0"))
+    assert store.plan_present(before, wish("5.1.0"), True, 1).wrappers == ("5.4.0",)
+
+
+def test_wish_for_previous() -> None:
+    assert store.wish_for_previous(aged(_1=11, _2=12)) == wish("5.2.0")
+    packaged = store.Store("/p", {"5.9.0": PACKAGED}, previous="5.9.0")
+    assert PACKAGED.suits(store.wish_for_previous(packaged))
+
+
+def test_wish_for_previous_that_cannot_be() -> None:
+    with pytest.raises(JemallocError) as caught:
+        store.wish_for_previous(store.Store("/p"))
+    assert str(caught.value) == (
+        "version: there is no previous installation in /p to go back to; name a release instead."
+    )
+    with pytest.raises(JemallocError) as caught:
+        store.wish_for_previous(store.Store("/p", {"5.9.0": installation("it is bent")}, previous="5.9.0"))
+    assert str(caught.value) == (
+        "version: the previous installation /p/5.9.0 is damaged (it is bent); name 5.9.0 to have it installed again."
     )
 
 
@@ -325,8 +401,8 @@ def test_locked_makes_the_prefix_and_takes_it_away_again(prefix: str, umask: int
             assert os.stat(prefix).st_mode & 0o777 == 0o755
             assert os.listdir(prefix) == [".lock"]
             staging = store.stage(prefix)
-            assert os.stat(staging).st_mode & 0o777 == 0o700
-            assert os.stat(f"{prefix}/.staging").st_mode & 0o777 == 0o700
+            assert os.stat(staging).st_mode & 0o777 == 0o711
+            assert os.stat(f"{prefix}/.staging").st_mode & 0o777 == 0o711
     finally:
         os.umask(before)
     assert not os.path.exists(prefix)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pathlib
 import shutil
@@ -15,9 +16,11 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
+from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc as module
+from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_bundle as bundle_module
 
 KNOWN = ", ".join(catalogue.RELEASES)
 
@@ -135,9 +138,12 @@ def test_check_mode_predicts_the_real_run_and_a_second_one_changes_nothing(
     origin = path if built else None
     assert predicted["origin"] is None
     assert done == {**predicted, **({"warnings": done["warnings"]} if "warnings" in done else {}), "origin": origin}
+    reasons = {"damage": "lib/libjemalloc.so.2 is not what its receipt says", "receipt": "its receipt cannot be read"}
+    reason = reasons.get(how, "it came in another way, from another source or with other options")
+    anew = {"installed anew": f"{built}, as {reason}"} if built in was["installations"] else {}
     assert done == {
         "changed": was != expected or built is not None or how == "wrapper",
-        "diff": {"before": was, "after": expected},
+        "diff": {"before": was, "after": {**expected, **anew}},
         "version": version or None,
         "library": f"{prefix}/current/lib/libjemalloc.so",
         "built": built,
@@ -170,14 +176,150 @@ def test_the_whole_way(call: Call, build_of: t.Callable[[str], t.Dict[str, t.Any
     assert not os.path.exists(prefix)
 
 
+def test_the_logs_of_failed_builds_go_with_the_rest(
+    call: Call, build_of: t.Callable[[str], t.Dict[str, t.Any]], prefix: str, tmp_path: pathlib.Path
+) -> None:
+    log = tmp_path / "preload-jemalloc-6.6.6-build.log"
+    assert str(log) in call(module, **build_of("6.6.6"))["msg"]
+    call(module, **build_of("9.9.9"))
+    assert log.exists()
+    call(module, prefix=prefix, state="absent")
+    assert not log.exists()
+
+
 def test_whoever_had_the_lock_before_did_it_already(
     call: Call, build_of: t.Callable[[str], t.Dict[str, t.Any]], prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(module, **build_of("9.9.9"))
-    read, first = store.read, iter([store.Store(prefix), store.Store(prefix)])
-    monkeypatch.setattr(store, "read", lambda name: next(first, None) or read(name))
+    read, first = store.read, iter([store.Store(prefix)])
+    monkeypatch.setattr(store, "read", lambda *given: next(first, None) or read(*given))
     monkeypatch.setattr(build, "build", lambda *_arguments: pytest.fail("it was built again"))
     assert call(module, **build_of("9.9.9"))["current"] == "9.9.9"
+
+
+def test_the_previous_one(call: Call, build_of: t.Callable[[str], t.Dict[str, t.Any]], prefix: str) -> None:
+    for version in ("9.9.8", "9.9.9"):
+        call(module, **build_of(version))
+    for expected in ("9.9.8", "9.9.9"):
+        predicted = call(module, _check=True, prefix=prefix, version="previous")
+        done = call(module, prefix=prefix, version="previous")
+        assert predicted == done
+        assert (done["changed"], done["built"], done["version"], done["current"]) == (True, None, expected, expected)
+        assert os.readlink(f"{prefix}/current") == expected
+    # it was built with options of its own, and that is no reason to build it anew
+    call(module, **{**build_of("9.9.8"), "options": {"prof": True}, "current": False})
+    assert call(module, prefix=prefix, version="previous")["built"] is None
+
+
+def test_there_is_no_previous_one(call: Call, prefix: str) -> None:
+    assert wrong(call, prefix=prefix, version="previous") == (
+        f"version: there is no previous installation in {prefix} to go back to; name a release instead."
+    )
+
+
+def test_verify(
+    call: Call, build_of: t.Callable[[str], t.Dict[str, t.Any]], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("9.9.7", "9.9.8", "9.9.9"):
+        call(module, **build_of(version))
+    ran: t.List[str] = []
+    said: t.List[str] = []
+    monkeypatch.setattr(host.Host, "warn", lambda _self, message: said.append(message))
+    monkeypatch.setattr(module, "preflight", lambda _run, library: ran.append(library))
+    pathlib.Path(prefix, "9.9.7", "bin", "jemalloc-config").write_text("bent")
+    assert not call(module, **build_of("9.9.9"))["changed"]
+    assert (ran, said) == ([], [])
+    assert not call(module, **build_of("9.9.9"), verify=True)["changed"]
+    assert ran == [f"{prefix}/9.9.9/lib/libjemalloc.so.2"]
+    assert said == [
+        f"Damaged in {prefix}: 9.9.7 (bin/jemalloc-config is not what its receipt says); name such a release as "
+        "version to have it repaired, or remove it."
+    ]
+    assert call(module, **build_of("9.9.7"), verify=True)["built"] == "9.9.7"
+    assert not call(module, **build_of("9.9.7"), verify=True)["changed"]
+    assert (len(ran), len(said)) == (2, 1)
+
+
+@pytest.fixture
+def packaged(monkeypatch: pytest.MonkeyPatch, library: pathlib.Path) -> t.Dict[str, t.Any]:
+    """A distribution whose package holds a library; what tests may change of it."""
+    there = {"library": str(library), "candidate": "9.9.9", "manager": "apt-get"}
+    monkeypatch.setattr(package, "library", lambda _run, _manager: there["library"])
+    monkeypatch.setattr(package, "candidate", lambda _run, _manager: there["candidate"])
+    monkeypatch.setattr(build, "package_manager", lambda: there["manager"])
+    return there
+
+
+def test_package(
+    call: Call, packaged: t.Dict[str, t.Any], prefix: str, program: t.Callable[[str, str], pathlib.Path]
+) -> None:
+    log = program("apt-get", "exit 0")
+    assert call(module, _check=True, prefix=prefix, method="package")["built"] == "9.9.9"
+    done = call(module, prefix=prefix, method="package")
+    assert (done["version"], done["built"], done["origin"]) == ("9.9.9", "9.9.9", packaged["library"])
+    assert not call(module, prefix=prefix, method="package", version="9.9.9")["changed"]
+    # a package that is taken away later leaves its copy in use
+    packaged["library"] = None
+    assert not call(module, prefix=prefix, method="package")["changed"]
+    packaged["candidate"] = None
+    assert call(module, prefix=prefix, method="package")["msg"] == (
+        "method: apt-get finds no package libjemalloc2 with jemalloc; use method: source."
+    )
+    assert log.read_text() == "update\n"
+
+
+def test_a_package_that_does_not_do(call: Call, packaged: t.Dict[str, t.Any], prefix: str) -> None:
+    assert wrong(call, prefix=prefix, method="package", version="5.1.0") == (
+        "version: the package libjemalloc2 of this host holds jemalloc 9.9.9, not 5.1.0; leave out version, or use "
+        "method: source."
+    )
+    packaged["manager"] = None
+    assert wrong(call, prefix=prefix, method="package") == (
+        "method: this host has no package manager that this collection knows; use method: source."
+    )
+
+
+def test_bundle(
+    call: Call, build_of: t.Callable[[str], t.Dict[str, t.Any]], prefix: str, tmp_path: pathlib.Path
+) -> None:
+    call(module, **build_of("9.9.9"))
+    assert call(bundle_module, prefix=prefix, dist="/x", version="9.9.9") == call(
+        bundle_module, prefix=prefix, dist="/x"
+    )
+    packed = call(bundle_module, prefix=prefix, dist="/x")
+    path = tmp_path / "jemalloc-9.9.9.tar.gz"
+    path.write_bytes(base64.b64decode(packed["content"]))
+    arguments = {
+        "prefix": f"{prefix}-2",
+        "version": "9.9.9",
+        "checksum": build_of("9.9.9")["checksum"],
+        "method": "bundle",
+        "bundle": str(tmp_path),
+        "bundle_checksum": f"sha256:{packed['sha256']}",
+    }
+    done = call(module, **arguments)
+    assert done == {**call(module, _check=True, **{**arguments, "prefix": f"{prefix}-2"}), **done}
+    assert (done["built"], done["origin"]) == ("9.9.9", str(path))
+    assert not call(module, **arguments)["changed"]
+    assert not call(module, **{**arguments, "method": "auto"})["changed"]
+
+
+def test_bundles_that_cannot_be_packed(call: Call, prefix: str, installed: Install) -> None:
+    def no_bundle(**arguments: t.Any) -> str:
+        message: str = call(bundle_module, prefix=prefix, dist="/x", **arguments)["msg"]
+        return message
+
+    assert no_bundle() == (
+        f"version: jemalloc (current) is not installed in {prefix}; install it first, or name one of those that are."
+    )
+    installed(prefix, "9.9.8", method="package")
+    assert no_bundle(version="9.9.9").endswith("install it first, or name one of 9.9.8.")
+    assert no_bundle(version="9.9.8").startswith(f"version: {prefix}/9.9.8 is a copy from the distribution's package ")
+    spoil(prefix, "nothing")
+    pathlib.Path(prefix, "9.9.8", "lib", "libjemalloc.so.2").write_bytes(b"")
+    assert no_bundle(version="9.9.8").endswith(
+        "(lib/libjemalloc.so.2 is not what its receipt says); install it again first."
+    )
 
 
 def wrong(call: Call, **arguments: t.Any) -> str:
@@ -197,6 +339,20 @@ def test_errors_of_arguments(call: Call, tmp_path: pathlib.Path, prefix: str) ->
             {"version": "5.9.0"},
             f"version: jemalloc 5.9.0 is not a known release; known are {KNOWN}; for another one give its checksum as "
             "well (sha256:...).",
+        ),
+        ({"keep": -1}, "keep: -1 is negative; it is the number of other installations that stay."),
+        ({"method": "bundle"}, "bundle: method: bundle needs a bundle; name its file or URL."),
+        (
+            {"latest": True},
+            "latest: the controller's half of this module looks that up; call it by its whole name.",
+        ),
+        (
+            {"bundle": "/srv", "bundle_checksum": "md5:1"},
+            "bundle_checksum: 'md5:1' is not a SHA-256 digest; write it as sha256: and 64 hexadecimal digits.",
+        ),
+        (
+            {"state": "absent", "version": "../9.9.9"},
+            f"version: '../9.9.9' is not the number of a jemalloc release; known are {KNOWN}.",
         ),
         ({"version": "latest"}, f"version: 'latest' is not the number of a jemalloc release; known are {KNOWN}."),
         (
@@ -259,8 +415,8 @@ def test_no_source_is_found(call: Call, prefix: str, tarball: Tarball) -> None:
     wanted, got = catalogue.RELEASES["5.1.0"].sha256, checksum[len("sha256:") :]
     assert found["msg"] == (
         f"No origin has the source of this release; tried 3: {path}: SHA-256 is {got} where {wanted} was expected; "
-        "/missing.tar.gz: No such file or directory; http://127.0.0.1:1/jemalloc-5.1.0.tar.bz2: Connection refused. "
-        "Name a mirror or a local tarball in origins."
+        "/missing.tar.gz: No such file or directory; http://127.0.0.1:1/jemalloc-5.1.0.tar.bz2: Connection "
+        "refused (tried 3 times). Name a mirror or a local tarball in origins."
     )
     assert not os.path.exists(prefix)
 
@@ -316,7 +472,7 @@ def test_what_a_scope_refers_to_cannot_be_removed(call: Call, installed: Install
 def test_errors_of_the_system(
     call: Call, prefix: str, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
 ) -> None:
-    def fail(_prefix: str) -> t.NoReturn:
+    def fail(*_given: t.Any) -> t.NoReturn:
         raise error
 
     monkeypatch.setattr(store, "read", fail)

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings the bundle that the module of the same name packs to the controller, and lists its digest beside it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import os
+import typing as t
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+
+
+def keep(directory: str, name: str, data: bytes, check: bool) -> bool:
+    """Put a bundle and its digest into a directory; return whether that changes anything. Forks may do so at once."""
+    digest = hashlib.sha256(data).hexdigest()
+    path, sums = os.path.join(directory, name), os.path.join(directory, bundle.SUMS)
+    if check:
+        return not _is_kept(path, sums, digest)
+    os.makedirs(directory, exist_ok=True)
+    with _locked(directory):
+        if _is_kept(path, sums, digest):
+            return False
+        files.write_file(path, data)
+        lines = [line for line in (files.read_text(sums) or "").splitlines() if line.split()[-1:] != [name]]
+        text = "".join(f"{line}\n" for line in sorted([*lines, f"{digest}  {name}"], key=lambda line: line.split()[-1]))
+        files.write_file(sums, text.encode("utf-8"))
+    return True
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> t.Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_kept(path: str, sums: str, digest: str) -> bool:
+    listed = bundle.listed_digest(files.read_text(sums) or "", os.path.basename(path))
+    return listed == digest and os.path.isfile(path) and files.sha256(path) == digest
+
+
+class ActionModule(ActionBase):
+    """Runs the module and keeps what it packed."""
+
+    _requires_connection = True
+
+    def run(self, tmp: None = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
+        """Run the action."""
+        result = super().run(tmp, task_vars)
+        done = self._execute_module(module_name="preload.jemalloc.jemalloc_bundle", task_vars=task_vars)
+        content = done.pop("content", None)
+        result.update(done)
+        if content is None:
+            return result
+        directory = os.path.join(os.path.expanduser(str(self._task.args["dist"])), done["platform"])
+        name = bundle.file_name(done["version"])
+        try:
+            result["changed"] = keep(directory, name, base64.b64decode(content), self._task.check_mode)
+        except OSError as error:
+            return {**result, "failed": True, "msg": f"dist: {error.filename or directory}: {error.strerror}."}
+        result["path"] = os.path.join(directory, name)
+        return result

@@ -1,0 +1,134 @@
+"""Bundles: one build packed for many hosts. What is in one, whether it fits a host, and where it is then at home."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import typing as t
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
+from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+#: The list of digests that stands beside bundles, as sha256sum writes it.
+SUMS = "SHA256SUMS"
+
+# What a receipt says of the build itself: the same for every build from the same input. When, where from and into
+# which store an installation came is no part of it, so that a bundle built twice has the same bytes.
+_PORTABLE = ("format", "release", "library", "library_sha256", "source", "platform", "options", "configure", "home")
+
+
+def file_name(version: str) -> str:
+    """Return the name of a release's bundle."""
+    return f"jemalloc-{version}.tar.gz"
+
+
+def pack(directory: str, receipt: t.Mapping[str, t.Any]) -> bytes:
+    """Return the bundle of an installation with this receipt; links and wrapper are made where it is unpacked."""
+    portable = {key: receipt[key] for key in _PORTABLE}
+    portable["files"] = {name: value for name, value in receipt["files"].items() if not value.startswith("->")}
+    members = {store.RECEIPT: (_json(portable), False)}
+    for name in portable["files"]:
+        path = os.path.join(directory, name)
+        with open(path, "rb") as stream:
+            members[name] = stream.read(), os.access(path, os.X_OK)
+    top = f"jemalloc-{receipt['release']}"
+    return archive.pack({f"{top}/{name}": member for name, member in members.items()})
+
+
+def _json(value: t.Mapping[str, t.Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode("utf-8")
+
+
+def unpack(path: str, directory: str) -> t.Tuple[str, t.Dict[str, t.Any]]:
+    """Unpack a bundle below directory; return its tree, without the receipt in it, and that receipt."""
+    tree = archive.unpack(path, directory, store.RECEIPT)
+    text = files.read_text(os.path.join(tree, store.RECEIPT)) or ""
+    files.remove_file(os.path.join(tree, store.RECEIPT))
+    try:
+        receipt = json.loads(text)
+        broken = (
+            any(key not in receipt for key in _PORTABLE)
+            or receipt["format"] != 1
+            or store.fingerprint(tree) != receipt["files"]
+            or receipt["files"].get(f"lib/{receipt['library']}") != receipt["library_sha256"]
+        )
+    except (ValueError, TypeError, AttributeError, KeyError):
+        broken = True
+    if broken:
+        raise JemallocError(f"The archive {path} is refused: it is no bundle of this collection.")
+    return tree, receipt
+
+
+def misfit(
+    receipt: t.Mapping[str, t.Any],
+    release: catalogue.Release,
+    options: t.Mapping[str, t.Any],
+    here: platform.Here,
+) -> str:
+    """Return why a bundle does not do on this host, empty when it does."""
+    made_for = receipt["platform"]
+    lowest = made_for["libc_lowest"]
+    if receipt["release"] != release.version:
+        return f"it holds jemalloc {receipt['release']}, not {release.version}"
+    if (made_for["architecture"], made_for["libc"]) != (here.architecture, here.libc):
+        return (
+            f"it is for {made_for['architecture']} with {made_for['libc']}, "
+            f"this host is {here.architecture} with {here.libc}"
+        )
+    if lowest and catalogue.version_number(lowest) > catalogue.version_number(here.libc_version or "0"):
+        return f"it needs {made_for['libc']} {lowest}, this host has {here.libc_version}"
+    if made_for["lg_page"] < here.lg_page:
+        return f"it is for pages of {1 << made_for['lg_page']} bytes, this host uses {1 << here.lg_page}"
+    if receipt["options"] != options:
+        return "it was built with other options"
+    return ""
+
+
+def settle(tree: str, receipt: t.Mapping[str, t.Any], home: str) -> None:
+    """Let the scripts of an unpacked bundle name the directory that it is going to stand in."""
+    for name in receipt["files"]:
+        if name.startswith("bin/"):
+            path = os.path.join(tree, name)
+            with open(path, "rb") as stream:
+                data = stream.read()
+            with open(path, "wb") as stream:
+                stream.write(data.replace(os.fsencode(receipt["home"]), os.fsencode(home)))
+
+
+def find(named: str, version: str, checksum: t.Optional[str]) -> source.Candidate:
+    """Return the place of a release's bundle, and its digest: the one given, or of the list beside a local file."""
+    place = source.place(named, "bundle", version, file_name(version), checksum or "")
+    if checksum:
+        return place
+    sums = os.path.join(os.path.dirname(place.location), SUMS)
+    digest = ""
+    if place.kind == "file":
+        digest = listed_digest(files.read_text(sums) or "", os.path.basename(place.location))
+    if not digest:
+        raise JemallocError(
+            f"bundle: nothing says what the digest of {place.location} has to be; give bundle_checksum"
+            + (f", or list it in {sums}." if place.kind == "file" else ".")
+        )
+    return dataclasses.replace(place, sha256=digest)
+
+
+def listed_digest(sums: str, name: str) -> str:
+    """Return what a list of digests says of a file, or nothing."""
+    for line in sums.splitlines():
+        digest, _space, listed = line.partition(" ")
+        if listed.lstrip(" *") == name:
+            return digest.lower()
+    return ""

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The newest release that upstream has published, looked up on the controller once a run."""
+
+# Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import typing as t
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+try:
+    import requests
+except ImportError:
+    HAS_REQUESTS = False
+else:
+    HAS_REQUESTS = True
+
+#: Seconds without a byte after which upstream is given up.
+TIMEOUT = 20
+
+
+def look_up(url: str, cache: str) -> catalogue.Release:
+    """Return upstream's newest release; the answer is kept in a directory that all forks of a run share.
+
+    Without that a fleet would use up at once what upstream grants to an address in an hour.
+    """
+    path = os.path.join(cache, "preload-jemalloc-latest.json")
+    with open(path, "a+", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        kept = json.loads(stream.read() or "{}")
+        if url not in kept:
+            kept[url] = ask(url)
+            stream.truncate(0)
+            json.dump(kept, stream)
+    return release_of(kept[url], url)
+
+
+def ask(url: str) -> t.Any:
+    """Return what a releases API answers."""
+    if not HAS_REQUESTS:
+        raise JemallocError("latest: the controller needs the Python package requests for it; pip install requests.")
+    try:
+        response = requests.get(url, timeout=TIMEOUT, headers={"Accept": "application/vnd.github+json"})
+        response.raise_for_status()
+        return response.json()
+    except requests.RequestException as error:
+        raise JemallocError(f"latest: {url} cannot be asked ({error}); name a version instead.") from error
+
+
+def release_of(answer: t.Any, url: str) -> catalogue.Release:
+    """Return the release of an answer; one that the catalogue knows has to have the pinned digest."""
+    try:
+        version = catalogue.check_number(str(answer["tag_name"]))
+        assets = {asset["name"]: asset.get("digest") for asset in answer["assets"]}
+        digest = catalogue.digest(str(assets[f"jemalloc-{version}.tar.bz2"]), "latest")
+    except (KeyError, TypeError, AttributeError, JemallocError) as error:
+        raise JemallocError(
+            f"latest: what {url} answers names no release with the digest of its .tar.bz2; name a version instead."
+        ) from error
+    known = catalogue.RELEASES.get(version)
+    if known and known.sha256 != digest:
+        raise JemallocError(
+            f"latest: {url} reports the digest {digest} for jemalloc {version}, where {known.sha256} is known to be "
+            "right; do not trust that address."
+        )
+    return known or catalogue.Release(version, digest)
