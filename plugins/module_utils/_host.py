@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import typing as t
 
-from ansible.module_utils.urls import open_url
-
-from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
-from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
-from ansible_collections.preload.jemalloc.plugins.module_utils._download import download
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
+
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 
 
 class Host:
-    """The host that a module runs on."""
+    """The host that a module runs on. What only downloads need is loaded only for them."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self._module = module
@@ -43,7 +41,12 @@ class Host:
         """Run a command without a shell; return its exit status and all that it printed. 127: there is none."""
         try:
             status, output, errors = self._module.run_command(
-                list(arguments), cwd=directory, data=data, environ_update={"LC_ALL": "C"}, handle_exceptions=False
+                list(arguments),
+                cwd=directory,
+                data=data,
+                environ_update={"LC_ALL": "C"},
+                handle_exceptions=False,
+                expand_user_and_vars=False,  # an argument is what it is, also where it looks like a variable
             )
         except FileNotFoundError as error:
             return 127, str(error)
@@ -55,6 +58,8 @@ class Host:
             return []
         query = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"]
         status, output = self.run([*query, "Created-By: Packages"])
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
+
         return source.parse_archive_roots(output) if status == 0 else []
 
     def fetch(self, candidate: source.Candidate, path: str) -> None:
@@ -62,12 +67,27 @@ class Host:
         {"file": self._copy, "url": self._download, "apt": self._apt}[candidate.kind](candidate, path)
 
     def _copy(self, candidate: source.Candidate, path: str) -> None:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
+
         try:
-            shutil.copyfile(candidate.location, path)
+            status = os.stat(candidate.location)
+            if not stat.S_ISREG(status.st_mode):
+                raise JemallocError("it is not a regular file")
+            if status.st_size > archive.MAX_PACKED:
+                raise JemallocError(f"it is larger than {archive.MAX_PACKED >> 20} MiB, too much for a release")
+            with open(candidate.location, "rb") as original, open(path, "wb") as copy:
+                shutil.copyfileobj(original, copy)
         except OSError as error:
+            if error.filename != candidate.location:  # the disk here, which no other origin mends
+                raise
             raise JemallocError(str(error.strerror)) from error
 
     def _download(self, candidate: source.Candidate, path: str) -> None:
+        from ansible.module_utils.urls import open_url
+
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
+        from ansible_collections.preload.jemalloc.plugins.module_utils._download import download
+
         def opener(url: str, headers: t.Dict[str, str], timeout: int) -> t.Any:
             return open_url(url, headers=headers, timeout=timeout, ca_path=self._ca_path, decompress=False)
 

@@ -9,25 +9,72 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
+import pwd
 import re
-import shlex
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
-_PROPERTIES = "Id,LoadState,ActiveState,FragmentPath,DropInPaths,EnvironmentFiles"
+if t.TYPE_CHECKING:
+    from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
+
+_PROPERTIES = (
+    "Id,LoadState,ActiveState,FragmentPath,DropInPaths,EnvironmentFiles,ExecStart,User,RootDirectory,RootImage,"
+    "InaccessiblePaths,TemporaryFileSystem,BindPaths,BindReadOnlyPaths,AppArmorProfile,"
+    "CPUQuotaPerSecUSec,AllowedCPUs,CPUAffinity"
+)
 
 # systemd.unit(5): letters, digits and :-_.\@ ; the type is what follows the last dot.
-_SERVICE_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
+_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+")
+
+# What says in the files of a users' unit which CPUs it may use.
+_CPU_SETTINGS = ("CPUQuota", "AllowedCPUs", "CPUAffinity")
+
+# Units that start a service; it is the service that preloads.
+_STARTERS = (".timer", ".socket", ".path")
+
+# Stands for the instance of a template that systemd is asked for: it shows no template itself.
+_INSTANCE = "preload-jemalloc"
 
 # Where systemd reads its own settings, systemd-system.conf(5), in the order in which they count.
 _MANAGER_FILES = ("usr/lib/systemd/system.conf", "etc/systemd/system.conf")
 _MANAGER_DIRECTORIES = ("usr/lib/systemd/system.conf.d", "run/systemd/system.conf.d", "etc/systemd/system.conf.d")
+
+# Where systemd reads units, systemd.unit(5), the first one that has it counts.
+_SYSTEM_DIRECTORIES = (
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+
+# Where users' managers read them; without users' homes.
+_USER_DIRECTORIES = ("etc/systemd/user", "run/systemd/user", "usr/local/lib/systemd/user", "usr/lib/systemd/user")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A service that is to preload: its full name, and what it wants of its own.
+
+    version: another release than the current one. malloc_conf: options of jemalloc, or a preset of them. scope: system
+    or user, the latter for a unit of every user's own systemd. must_exist: whether it has to be there. force: whether
+    reasons why it could not preload are passed over.
+    """
+
+    name: str
+    version: t.Optional[str] = None
+    malloc_conf: t.Mapping[str, t.Any] = field(default_factory=dict, hash=False)
+    scope: str = "system"
+    must_exist: bool = True
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +85,13 @@ class Unit:
     active: str
     unit_files: t.Tuple[str, ...] = ()
     environment_files: t.Tuple[str, ...] = ()
+    wanted: Wanted = Wanted("")
+    properties: t.Mapping[str, t.Sequence[str]] = field(default_factory=dict, hash=False)
+
+    @property
+    def user(self) -> bool:
+        """Whether it is a unit of every user's own systemd."""
+        return self.wanted.scope == "user"
 
 
 def is_running(root: str = "/") -> bool:
@@ -46,43 +100,156 @@ def is_running(root: str = "/") -> bool:
 
 
 def unit_name(name: str) -> str:
-    """Return the full name of a service: puma stands for puma.service."""
-    full = name if name.endswith(".service") else f"{name}.service"
-    if not _SERVICE_NAME.fullmatch(full) or "@." in full:
+    """Return the full name of a unit: puma stands for puma.service."""
+    full = name if name.endswith((".service", *_STARTERS)) else f"{name}.service"
+    if not is_name(full):
         raise JemallocError(f"services: {name!r} is not the name of a service; write it as in systemctl status NAME.")
     return full
 
 
-def units(run: Run, names: t.Sequence[str]) -> t.List[Unit]:
-    """Return the services of these names; one that systemd does not know, or that cannot start, is an error."""
-    if not names:
+def is_name(name: str) -> bool:
+    """Whether a unit can have this name."""
+    return bool(_NAME.fullmatch(name)) and not name.startswith((".", "@"))
+
+
+def is_template(name: str) -> bool:
+    """Whether a unit is a template, such as sidekiq@.service, from which instances are made."""
+    return "@." in name
+
+
+def template_of(name: str) -> str:
+    """Return the template of an instance: sidekiq@.service of sidekiq@1.service; nothing for what is no instance."""
+    stem, at, instance = name.partition("@")
+    suffix = instance.rpartition(".")[2]
+    return f"{stem}@.{suffix}" if at and not is_template(name) else ""
+
+
+def wanted_services(entries: t.Sequence[t.Any]) -> t.List[Wanted]:
+    """Return the services that a list of names, or of mappings with a name, stands for."""
+    found: t.Dict[t.Tuple[str, str], Wanted] = {}
+    for entry in entries:
+        wanted = _wanted(entry)
+        known = found.setdefault((wanted.name, wanted.scope), wanted)
+        if known != wanted:
+            raise JemallocError(f"services: {wanted.name} is listed twice, with different settings; keep one of them.")
+    return list(found.values())
+
+
+def _wanted(entry: t.Any) -> Wanted:
+    """Return what one entry of services stands for."""
+    given = entry if isinstance(entry, dict) else {"name": entry}
+    known = [each.name for each in dataclasses.fields(Wanted)]
+    unknown = [str(key) for key in given if key not in known]
+    if unknown or not isinstance(given.get("name"), str):
+        what = f"has no key {', '.join(unknown)}" if unknown else "needs a name"
+        raise JemallocError(f"services: {entry!r}: an entry {what}; it is a name or has {', '.join(known)}.")
+    whole = {key: value for key, value in given.items() if value is not None}
+    whole["name"] = unit_name(whole["name"])
+    if "version" in whole:
+        whole["version"] = catalogue.check_number(str(whole["version"]))
+    if whole.get("scope", "system") not in ("system", "user"):
+        raise JemallocError(f"services: {whole['name']}: scope is {whole['scope']!r}; it is system or user.")
+    if not isinstance(whole.get("malloc_conf", {}), dict):
+        raise JemallocError(f"services: {whole['name']}: malloc_conf is to have names and values, as narenas: 2.")
+    for key in ("must_exist", "force"):
+        if not isinstance(whole.get(key, True), bool):
+            raise JemallocError(f"services: {whole['name']}: {key} is {whole[key]!r}; it is true or false.")
+    return Wanted(**whole)
+
+
+def units(run: Run, wanted: t.Sequence[Wanted], root: str = "/") -> t.List[Unit]:
+    """Return these services; one that systemd does not know, or that cannot start, is an error."""
+    if not wanted:
         return []
-    full = [unit_name(name) for name in names]
     if not is_running():
         raise JemallocError(
-            f"services: {', '.join(names)} cannot be looked up, systemd is not the init of this host; run the command "
-            "by jemalloc.sh instead."
+            f"services: {', '.join(each.name for each in wanted)} cannot be looked up, systemd is not the init of this "
+            "host; run the command by jemalloc.sh instead."
         )
-    status, output = run(["systemctl", "show", f"--property={_PROPERTIES}", "--", *full], None, None)
+    system = _triggered(run, [each for each in wanted if each.scope == "system"])
+    found = [_unit(each, block) for each, block in zip(system, _show(run, system, _PROPERTIES))]
+    found += [_user_unit(each, root) for each in wanted if each.scope == "user"]
+    return list({(unit.name, unit.user): unit for unit in found}.values())
+
+
+def _show(run: Run, wanted: t.Sequence[Wanted], properties: str) -> t.List[t.Dict[str, t.List[str]]]:
+    """Return what systemctl show says of units."""
+    if not wanted:
+        return []
+    names = [each.name.replace("@.", f"@{_INSTANCE}.") for each in wanted]
+    status, output = run(["systemctl", "show", f"--property={properties}", "--", *names], None, None)
     if status:
-        raise JemallocError(f"services: systemd answers {output.strip()!r} when asked for {', '.join(full)}.")
-    found = [_unit(name, block) for name, block in zip(names, parse_show(output))]
-    return list({unit.name: unit for unit in found}.values())
+        raise JemallocError(f"services: systemd answers {output.strip()!r} when asked for {', '.join(names)}.")
+    return parse_show(output)
 
 
-def _unit(name: str, block: t.Mapping[str, t.List[str]]) -> Unit:
-    """Return the unit that a block of systemctl show describes."""
+def _triggered(run: Run, wanted: t.Sequence[Wanted]) -> t.List[Wanted]:
+    """Return the services, with those in the place of timers, sockets and paths that these start."""
+    starters = [each for each in wanted if each.name.endswith(_STARTERS)]
+    found = [each for each in wanted if not each.name.endswith(_STARTERS)]
+    for starter, block in zip(starters, _show(run, starters, "Id,LoadState,Triggers,Accept")):
+        _check_loaded(starter, block)
+        names = " ".join(block.get("Triggers", [])).split()
+        if block.get("Accept") == ["yes"]:  # an instance for each connection
+            names = [f"{starter.name.rpartition('.')[0]}@.service"]
+        found += [dataclasses.replace(starter, name=name) for name in names if name.endswith(".service")]
+    return found
+
+
+def _check_loaded(wanted: Wanted, block: t.Mapping[str, t.Sequence[str]]) -> None:
+    """Refuse a unit that systemd has not loaded, unless it is one that may come later."""
     state = block["LoadState"][0]
-    if state != "loaded":
-        what = "knows no such service" if state == "not-found" else f"says that it is {state}"
-        raise JemallocError(
-            f"services: systemd on this host {what}: {name}; 'systemctl list-unit-files' lists what it has."
-        )
+    if state == "loaded" or (state == "not-found" and not wanted.must_exist):
+        return
+    what = "knows no such service" if state == "not-found" else f"says that it is {state}"
+    name = wanted.name[: -len(".service")] if wanted.name.endswith(".service") else wanted.name
+    raise JemallocError(
+        f"services: systemd on this host {what}: {name}; 'systemctl list-unit-files' lists what it has, and one that "
+        "comes later is named with must_exist: false."
+    )
+
+
+def _unit(wanted: Wanted, block: t.Mapping[str, t.List[str]]) -> Unit:
+    """Return the unit that a block of systemctl show describes."""
+    _check_loaded(wanted, block)
     environment_files = [entry.rsplit(" (", 1)[0] for entry in block.get("EnvironmentFiles", []) if entry]
     unit_files = [*block["FragmentPath"], *" ".join(block.get("DropInPaths", [])).split()]
     return Unit(
-        block["Id"][0], block["ActiveState"][0], tuple(path for path in unit_files if path), tuple(environment_files)
+        wanted.name if is_template(wanted.name) else block["Id"][0],
+        block["ActiveState"][0],
+        tuple(path for path in unit_files if path),
+        tuple(environment_files),
+        wanted,
+        block,
     )
+
+
+def _user_unit(wanted: Wanted, root: str) -> Unit:
+    """Return a unit of users' own systemd, read from its files: there may be no manager to ask, or several."""
+    directories = [os.path.join(root, directory) for directory in _USER_DIRECTORIES]
+    fragments = [path for path in (os.path.join(each, wanted.name) for each in directories) if os.path.exists(path)]
+    if not fragments and wanted.must_exist:
+        raise JemallocError(
+            f"services: there is no user unit {wanted.name} in {', '.join(directories)}; one in a user's home, or one "
+            "that comes later, is named with must_exist: false."
+        )
+    drop_ins = [path for each in reversed(directories) for path in glob.glob(f"{each}/{wanted.name}.d/*.conf")]
+    paths = [*fragments[:1], *sorted(drop_ins, key=os.path.basename)]
+    texts = [files.read_text(path) or "" for path in paths]
+    named = [path.lstrip("-") for path in environment.assigned(texts, "Service", "EnvironmentFile")]
+    properties = {key: environment.assigned(texts, "Service", key) for key in _CPU_SETTINGS}
+    properties["CPUQuota"] = properties["CPUQuota"][-1:]
+    return Unit(wanted.name, "", tuple(paths), tuple(named), wanted, properties)
+
+
+def unit_files(user: bool = False, root: str = "/") -> t.Dict[str, str]:
+    """Return the paths of services and their drop-ins that count, by their names such as puma.service.d/own.conf."""
+    found = {}
+    for directory in reversed(_USER_DIRECTORIES if user else _SYSTEM_DIRECTORIES):
+        top = os.path.join(root, directory)
+        for pattern in ("*.service", "*.service.d/*.conf", "service.d/*.conf"):
+            found.update({os.path.relpath(path, top): path for path in glob.glob(f"{glob.escape(top)}/{pattern}")})
+    return found
 
 
 def parse_show(output: str) -> t.List[t.Dict[str, t.List[str]]]:
@@ -97,54 +264,43 @@ def parse_show(output: str) -> t.List[t.Dict[str, t.List[str]]]:
     return blocks
 
 
-def setting(texts: t.Iterable[str], section: str, key: str, variable: str) -> str:
-    """Return what a variable is set to by KEY= in a section of unit files, read in this order; empty when it is not.
-
-    As in systemd an empty assignment forgets the earlier ones. Specifiers (%) are returned as they stand.
-    """
-    value = ""
-    for text in texts:
-        inside = False
-        for line in text.replace("\\\n", " ").splitlines():
-            line = line.strip()
-            if line.startswith("["):
-                inside = line == f"[{section}]"
-            name, equals, rest = line.partition("=")
-            if not inside or not equals or name.strip() != key:
-                continue
-            words = _words(rest)
-            if not words:
-                value = ""
-            for word in words:
-                if word.startswith(f"{variable}="):
-                    value = word[len(variable) + 1 :]
-    return value
-
-
-def _words(text: str) -> t.List[str]:
-    """Split as systemd does: blanks separate, quotes hold together; an unbalanced line counts for nothing there too."""
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return []
-
-
-def environment_file_value(text: str, variable: str) -> str:
-    """Return what an EnvironmentFile= or /etc/environment sets a variable to; the last assignment counts."""
-    value = ""
-    for line in text.splitlines():
-        name, equals, rest = line.strip().partition("=")
-        if equals and name in (variable, f"export {variable}"):
-            value = "".join(_words(rest)[:1])
-    return value
-
-
 def manager_texts(own: str, root: str = "/") -> t.List[str]:
     """Return the texts of systemd's own settings, in the order in which they count, without the file that is ours."""
+    paths = [path for path in manager_files(root) if os.path.basename(path) != own]
+    return [text for text in map(files.read_text, paths) if text is not None]
+
+
+def manager_files(root: str = "/") -> t.List[str]:
+    """Return the paths of systemd's own settings, in the order in which they count."""
     paths = [os.path.join(root, name) for name in _MANAGER_FILES]
     by_name = {}
     for directory in _MANAGER_DIRECTORIES:
         for path in glob.glob(os.path.join(root, directory, "*.conf")):
             by_name[os.path.basename(path)] = path
-    paths += [by_name[name] for name in sorted(by_name) if name != own]
-    return [text for text in map(files.read_text, paths) if text is not None]
+    return paths + [by_name[name] for name in sorted(by_name)]
+
+
+def user_managers(root: str = "/") -> t.List[int]:
+    """Return the users (by number) whose own systemd runs."""
+    found = glob.glob(os.path.join(root, "run/user/*/systemd/private"))
+    return sorted(int(path.split("/")[-3]) for path in found if path.split("/")[-3].isdigit())
+
+
+def command(uid: t.Optional[int]) -> t.List[str]:
+    """Return systemctl for the host's systemd, or for that of a user: by a way that every version of systemd knows."""
+    if uid is None:
+        return ["systemctl"]
+    try:
+        gid = pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        gid = uid
+    return [
+        "setpriv",
+        f"--reuid={uid}",
+        f"--regid={gid}",
+        "--clear-groups",
+        "env",
+        f"XDG_RUNTIME_DIR=/run/user/{uid}",
+        "systemctl",
+        "--user",
+    ]

@@ -72,7 +72,7 @@ def test_run(host: module.Host, tmp_path: pathlib.Path) -> None:
     assert host.run(["sh", "-c", "pwd; echo no >&2; exit 3"], str(tmp_path)) == (3, f"{tmp_path}\nno\n")
     assert host.run(["cat"], None, "given\n") == (0, "given\n\n")
     assert host.run(["sh", "-c", "echo $LC_ALL"]) == (0, "C\n")
-    assert host.run(["echo", "$(id)", "*", "a b"]) == (0, "$(id) * a b\n")
+    assert host.run(["echo", "$(id)", "*", "a b", "$HOME", "~"]) == (0, "$(id) * a b $HOME ~\n")
 
 
 def test_run_of_what_is_not_there(host: module.Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,11 +118,28 @@ def test_fetch_a_file(host: module.Host, tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "to").read_bytes() == b"bytes"
 
 
-@pytest.mark.parametrize(("name", "reason"), [("missing", "No such file or directory"), ("", "Is a directory")])
-def test_fetch_a_file_that_is_none(host: module.Host, tmp_path: pathlib.Path, name: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing", "No such file or directory"),
+        ("", "it is not a regular file"),
+        ("large", "it is larger than 0 MiB, too much for a release"),
+    ],
+)
+def test_fetch_a_file_that_is_none(
+    host: module.Host, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.setattr(archive, "MAX_PACKED", 10)
+    (tmp_path / "large").write_bytes(b"x" * 11)
     with pytest.raises(JemallocError) as caught:
         host.fetch(source.Candidate("file", str(tmp_path / name), DIGEST), str(tmp_path / "to"))
     assert str(caught.value) == reason
+
+
+def test_fetch_a_file_to_a_full_disk(host: module.Host, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "from").write_bytes(b"bytes")
+    with pytest.raises(OSError, match="No space left on device"):
+        host.fetch(source.Candidate("file", str(tmp_path / "from"), DIGEST), "/dev/full")
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 1 << 17])

@@ -13,6 +13,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as module
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.module_utils._preflight import preflight
@@ -85,27 +86,113 @@ def test_a_library_that_hangs(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     )
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no library", b"\x7fELF\x01\x01\x01" + b"\0" * 100])
-def test_what_is_no_library(tmp_path: pathlib.Path, content: t.Optional[bytes]) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "it is not a regular file"),
+        (b"", "it is not an ELF file"),
+        (b"no library", "it is not an ELF file"),
+        (b"\x7fELF\x01\x01\x01" + b"\0" * 100, "it is for another machine (32 bits, e_machine 0)"),
+        (b"\x7fELF\x02\x01\x01", "its ELF headers are damaged or cut off"),
+    ],
+)
+def test_what_is_no_library(tmp_path: pathlib.Path, content: t.Optional[bytes], reason: str) -> None:
     path = tmp_path / "libjemalloc.so.2"
     if content is not None:
         path.write_bytes(content)
-    message = refusal(str(path))
-    start = (
-        f"The library {path} is not fit for this host, /bin/true fails with it preloaded (exit status 0: ERROR: ld.so: "
-    )
-    assert message.startswith(start)
+    assert refusal(str(path)) == f"The library {path} is not fit for this host: {reason}; nothing refers to it."
 
 
-def test_a_library_that_is_ignored_without_a_word(tmp_path: pathlib.Path) -> None:
+def test_a_program_is_no_library(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.c").write_text("int main(void) { return 0; }")
+    path = tmp_path / "static"
+    subprocess.run(["gcc", "-static", "-o", str(path), str(tmp_path / "a.c")], check=True)
+    assert "it is no shared library" in refusal(str(path))
+
+
+@pytest.mark.parametrize("part", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_truncated_library(library: pathlib.Path, tmp_path: pathlib.Path, part: float) -> None:
+    data = library.read_bytes()
+    path = tmp_path / "libjemalloc.so.2"
+    path.write_bytes(data[: int(len(data) * part)])
+    refusal(str(path))
+
+
+def test_of_another_c_library(library: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "here", lambda: platform.Here("x86_64", "musl", "", 12))
+    assert "it is for another C library than musl" in refusal(str(library))
+
+
+def test_a_newer_c_library(tmp_path: pathlib.Path) -> None:
+    path = pathlib.Path(compiled(tmp_path, 'const char needs[] = "GLIBC_2.999\\0x";'))
+    assert f"it needs glibc 2.999, this host has {platform.here().libc_version}" in refusal(str(path))
+
+
+def test_a_missing_dependency(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "b.c").write_text("int b(void) { return 0; }")
+    needed = tmp_path / "libneeded.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(needed), str(tmp_path / "b.c")], check=True)
+    (tmp_path / "a.c").write_text("int b(void); int a(void) { return b(); }")
+    path = tmp_path / "libjemalloc.so.2"
+    command = ["gcc", "-shared", "-fPIC", "-o", str(path), str(tmp_path / "a.c"), str(needed)]
+    subprocess.run(command, check=True)
+    needed.unlink()
+    assert "libneeded.so: cannot open shared object file" in refusal(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('__attribute__((constructor)) void f(void) { write(1, "hello", 5); }', "exit status 0: hello"),
+        ('__attribute__((constructor)) void f(void) { write(2, "hello", 5); }', "exit status 0: hello"),
+        ("void *malloc(unsigned long size) { for (;;) pause(); }", "it took too long"),
+        ("void *malloc(unsigned long size) { return 0; }", "exit status"),
+        ("static int l; int fork(void) { int p = vfork(); if (!p) for (;;) pause(); return p; }", "it took too long"),
+        ("void *dlopen(const char *n, int f) { abort(); }", "exit status"),
+    ],
+)
+def test_a_library_that_behaves_badly(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
+) -> None:
+    monkeypatch.setattr(module, "TIME_LIMIT", 1)
+    assert reason in refusal(compiled(tmp_path, text))
+
+
+def test_who_else_could_change_it(library: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    directory = tmp_path / "store"
+    directory.mkdir()
+    path = directory / "libjemalloc.so.2"
+    path.write_bytes(library.read_bytes())
+    preflight(run, str(path))
+    path.chmod(0o666)
+    assert f"{path} can be written by others than root (mode 0666)" in refusal(str(path))
+    path.chmod(0o644)
+    directory.chmod(0o775)
+    assert f"{directory} can be written by others than root (mode 0775)" in refusal(str(path))
+    directory.chmod(0o1777)
+    preflight(run, str(path))
+    if os.geteuid() == 0:
+        os.chown(str(path), 12345, -1)
+        assert f"{path} belongs to user 12345, not to root" in refusal(str(path))
+
+
+def test_a_link_out_of_the_store(library: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "store").mkdir()
+    path = tmp_path / "store" / "libjemalloc.so"
+    path.symlink_to(library)
+    with pytest.raises(JemallocError, match="it leads out of"):
+        preflight(run, str(path), str(tmp_path / "store"))
+
+
+def test_a_library_that_is_ignored_without_a_word(library: pathlib.Path) -> None:
     def deaf(
         arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
     ) -> t.Tuple[int, str]:
         return run([word for word in arguments if not word.startswith("LD_PRELOAD=")], directory, data)
 
     with pytest.raises(JemallocError) as caught:
-        preflight(deaf, "/opt/jemalloc/lib.so")
+        preflight(deaf, str(library))
     assert str(caught.value) == (
-        f"The library /opt/jemalloc/lib.so is not fit for this host, {sys.executable} fails with it preloaded (exit "
+        f"The library {library} is not fit for this host, {sys.executable} fails with it preloaded (exit "
         "status 0: not mapped); nothing refers to it."
     )

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import typing as t
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -58,14 +57,16 @@ def test_is_running(tmp_path: pathlib.Path) -> None:
         ("sidekiq@1", "sidekiq@1.service"),
         (r"a\x2db", r"a\x2db.service"),
         ("a:b_c.d-e", "a:b_c.d-e.service"),
-        ("cron.timer", "cron.timer.service"),
+        ("cron.timer", "cron.timer"),
+        ("php8.2-fpm", "php8.2-fpm.service"),
+        ("sidekiq@", "sidekiq@.service"),
     ],
 )
 def test_unit_name(name: str, expected: str) -> None:
     assert systemd.unit_name(name) == expected
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "sidekiq@", "sidekiq@.service", "a*", "a\n", "ä", "$(id)"])
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "@.service", "a*", "a\n", "ä", "$(id)"])
 def test_unit_name_that_is_none(name: str) -> None:
     with pytest.raises(JemallocError) as caught:
         systemd.unit_name(name)
@@ -76,7 +77,8 @@ def test_unit_name_that_is_none(name: str) -> None:
 
 def test_units(root: pathlib.Path) -> None:
     run = Systemctl(f"{LOADED}\n{BARE}\n{LOADED}")
-    assert systemd.units(run, ["puma", "dbus.service", "alias-of-puma"]) == [
+    found = systemd.units(run, systemd.wanted_services(["puma", "dbus.service", "alias-of-puma"]))
+    assert [dataclasses.replace(unit, wanted=systemd.Wanted(""), properties={}) for unit in found] == [
         systemd.Unit(
             "puma.service",
             "active",
@@ -85,10 +87,8 @@ def test_units(root: pathlib.Path) -> None:
         ),
         systemd.Unit("dbus-broker.service", "inactive"),
     ]
-    properties = "--property=Id,LoadState,ActiveState,FragmentPath,DropInPaths,EnvironmentFiles"
-    assert run.calls == [
-        ["systemctl", "show", properties, "--", "puma.service", "dbus.service", "alias-of-puma.service"]
-    ]
+    assert [call[3:] for call in run.calls] == [["--", "puma.service", "dbus.service", "alias-of-puma.service"]]
+    assert found[0].properties["Id"] == ["puma.service"]
 
 
 def test_units_of_no_names_asks_nobody() -> None:
@@ -97,7 +97,7 @@ def test_units_of_no_names_asks_nobody() -> None:
     assert run.calls == []
 
 
-LIST = "'systemctl list-unit-files' lists what it has"
+LIST = "'systemctl list-unit-files' lists what it has, and one that comes later is named with must_exist: false"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ LIST = "'systemctl list-unit-files' lists what it has"
 )
 def test_units_that_are_none(root: pathlib.Path, output: str, status: int, message: str) -> None:
     with pytest.raises(JemallocError) as caught:
-        systemd.units(Systemctl(output, status), ["puma"])
+        systemd.units(Systemctl(output, status), systemd.wanted_services(["puma"]))
     assert str(caught.value) == message
 
 
@@ -135,10 +135,10 @@ def test_units_without_systemd(root: pathlib.Path) -> None:
     (root / "run/systemd/system").rmdir()
     run = Systemctl("")
     with pytest.raises(JemallocError) as caught:
-        systemd.units(run, ["puma", "cron"])
+        systemd.units(run, systemd.wanted_services(["puma", "cron"]))
     assert str(caught.value) == (
-        "services: puma, cron cannot be looked up, systemd is not the init of this host; run the command by "
-        "jemalloc.sh instead."
+        "services: puma.service, cron.service cannot be looked up, systemd is not the init of this host; run the "
+        "command by jemalloc.sh instead."
     )
     assert run.calls == []
 
@@ -146,82 +146,6 @@ def test_units_without_systemd(root: pathlib.Path) -> None:
 def test_parse_show() -> None:
     assert systemd.parse_show("A=1\nB=x=y\nA=2\n\nA=\n") == [{"A": ["1", "2"], "B": ["x=y"]}, {"A": [""]}]
     assert systemd.parse_show("") == [{}]
-
-
-SETTINGS: t.List[t.Tuple[t.List[str], str]] = [
-    ([], ""),
-    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\n"], "/a.so"),
-    (['[Service]\nEnvironment="LD_PRELOAD=/a.so /b.so" X=1\n'], "/a.so /b.so"),
-    (["[Service]\nEnvironment=X=1 'LD_PRELOAD=/a.so'\n"], "/a.so"),
-    (["[Service]\n  Environment = LD_PRELOAD=/a.so  \n"], "/a.so"),
-    (["[Service]\nEnvironment=X=1 \\\n  LD_PRELOAD=/a.so\n"], "/a.so"),
-    (["[Service]\r\nEnvironment=LD_PRELOAD=/a.so\r\n"], "/a.so"),
-    (["[Service]\nEnvironment=LD_PRELOAD=%h/a.so\n"], "%h/a.so"),
-    (["[Service]\nEnvironment=LD_PRELOAD=/a.so LD_PRELOAD=/b.so\n"], "/b.so"),
-    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\n", "[Service]\nEnvironment=LD_PRELOAD=/b.so\n"], "/b.so"),
-    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\n", "[Service]\nEnvironment=\n"], ""),
-    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\nEnvironment=\nEnvironment=X=1\n"], ""),
-    (["[Service]\nEnvironment=LD_PRELOAD=/a.so\nEnvironment=LD_PRELOAD=\n"], ""),
-    (["[Service]\nEnvironment=XLD_PRELOAD=/a.so LD_PRELOADX=/b.so LD_PRELOAD\n"], ""),
-    (["[Service]\n#Environment=LD_PRELOAD=/a.so\n;Environment=LD_PRELOAD=/b.so\n"], ""),
-    (["[Service]\nPassEnvironment=LD_PRELOAD=/a.so\nenvironment=LD_PRELOAD=/b.so\n"], ""),
-    (["Environment=LD_PRELOAD=/a.so\n[Unit]\nEnvironment=LD_PRELOAD=/b.so\n"], ""),
-    (["[Service]\n[Unit]\n[Service]\nEnvironment=LD_PRELOAD=/a.so\n[Install]\n"], "/a.so"),
-    (["[Service]\nEnvironment=LD_PRELOAD=/a.so", "Environment=LD_PRELOAD=/b.so\n"], "/a.so"),
-    (['[Service]\nEnvironment="LD_PRELOAD=/unbalanced\n'], ""),
-    (["[Service]\nEnvironment\n"], ""),
-]
-
-
-@pytest.mark.parametrize(("texts", "expected"), SETTINGS)
-def test_setting(texts: t.List[str], expected: str) -> None:
-    assert systemd.setting(texts, "Service", "Environment", "LD_PRELOAD") == expected
-
-
-#: What one line of a unit file says, as text, and what it does to the variables; None forgets them all.
-LINES = st.one_of(
-    st.lists(
-        st.tuples(st.sampled_from(["LD_PRELOAD", "OTHER"]), st.sampled_from(["", "/a", "/b:%h/c", "/d e", "x=y"])),
-        min_size=1,
-        max_size=3,
-    ),
-    st.none(),
-)
-
-
-@given(st.lists(st.lists(LINES, max_size=4), max_size=3))
-def test_setting_is_what_a_model_says(files: t.List[t.List[t.Optional[t.List[t.Tuple[str, str]]]]]) -> None:
-    texts = []
-    model: t.Dict[str, str] = {}
-    for lines in files:
-        text = "[Unit]\nEnvironment=LD_PRELOAD=/no\n[Service]\n"
-        for line in lines:
-            if line is None:
-                model.clear()
-            model.update(line or [])
-            text += f"Environment={' '.join(f'{chr(34)}{name}={value}{chr(34)}' for name, value in line or [])}\n"
-        texts.append(f"{text}# the end\n")
-    for variable in ("LD_PRELOAD", "OTHER"):
-        assert systemd.setting(texts, "Service", "Environment", variable) == model.get(variable, "")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", ""),
-        ("LD_PRELOAD=/a.so\n", "/a.so"),
-        ("LD_PRELOAD=/a.so\nLD_PRELOAD=/b.so", "/b.so"),
-        ("LD_PRELOAD=/a.so\nLD_PRELOAD=\n", ""),
-        ("export LD_PRELOAD=/a.so\n", "/a.so"),
-        ("  LD_PRELOAD=/a.so  \r\n", "/a.so"),
-        ('LD_PRELOAD="/a.so /b.so"\n', "/a.so /b.so"),
-        ("LD_PRELOAD='/a.so'\n", "/a.so"),
-        ("#LD_PRELOAD=/a.so\nXLD_PRELOAD=/b.so\nLD_PRELOAD\n", ""),
-        ("PATH=/bin\nLD_PRELOAD=/a.so\nLANG=C\n", "/a.so"),
-    ],
-)
-def test_environment_file_value(text: str, expected: str) -> None:
-    assert systemd.environment_file_value(text, "LD_PRELOAD") == expected
 
 
 def test_manager_texts(tmp_path: pathlib.Path) -> None:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import typing as t
@@ -40,7 +43,7 @@ def prefix(tmp_path: pathlib.Path, library: pathlib.Path) -> pathlib.Path:
 def run(shell: str, prefix: pathlib.Path) -> Wrapper:
     """Run the wrapper in an environment that holds nothing else."""
     path = prefix / "jemalloc.sh"
-    path.write_text(wrapper.text(str(prefix)))
+    path.write_text(wrapper.texts(str(prefix))["bin/jemalloc.sh"])
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -56,8 +59,9 @@ def run(shell: str, prefix: pathlib.Path) -> Wrapper:
 
 
 def test_the_text_names_the_prefix_only() -> None:
-    assert "@PREFIX@" not in wrapper.text("/opt/jemalloc")
-    assert wrapper.text("/opt/jemalloc").encode("ascii").startswith(b"#!/bin/sh\n# jemalloc.sh COMMAND ")
+    for name, text in wrapper.texts("/opt/jemalloc").items():
+        assert "@PREFIX@" not in text
+        assert text.encode("ascii").startswith(f"#!/bin/sh\n# {name[4:]} COMMAND ".encode())
 
 
 def test_without_a_command(run: Wrapper) -> None:
@@ -101,6 +105,66 @@ def test_a_command_that_cannot_be_run_ends_as_in_plain_exec(run: Wrapper, shell:
     )
     assert run(name).returncode == plain.returncode
     assert plain.returncode in (126, 127)
+
+
+#: Says all that a process has from the one that started it.
+REPORT = """
+import json, os, signal, sys
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
+print(json.dumps({
+    "arguments": sys.argv[1:], "directory": os.getcwd(), "umask": status["Umask"], "parent": os.getppid(),
+    "group": os.getpgrp() == os.getpid(), "session": os.getsid(0) == os.getpid(),
+    "signals": [status[name] for name in ("SigBlk", "SigIgn", "SigCgt")], "input": sys.stdin.read(),
+    "descriptors": {int(each): os.readlink("/proc/self/fd/" + each) for each in os.listdir("/proc/self/fd")
+                    if os.path.exists("/proc/self/fd/" + each)},
+    "environment": dict(os.environ),
+}))
+"""
+
+
+def test_all_else_is_as_with_a_plain_exec(prefix: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    path = prefix / "jemalloc.sh"
+    path.write_text(wrapper.texts(str(prefix))["bin/jemalloc.sh"])
+    path.chmod(0o755)
+    library = OURS.format(prefix=prefix)
+    hostile = {
+        "IFS": "/a",
+        "ENV": "/nonexistent",
+        "BASH_ENV": "/nonexistent",
+        "library": "x",
+        "entry": "y",
+        "others": "z",
+    }
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LD_PRELOAD": library, "PWD": str(tmp_path), **hostile}
+
+    def ignore() -> None:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        os.umask(0o027)
+
+    reports = []
+    with open(os.devnull, "rb") as extra:
+        for front in (["/bin/sh", "-c", 'exec "$@"', "sh"], [str(path)]):
+            done = subprocess.run(
+                [*front, sys.executable, "-I", "-c", REPORT, "a b", ""],
+                env=environment,
+                input="what it reads\n",
+                cwd=str(tmp_path),
+                pass_fds=[extra.fileno()],
+                start_new_session=True,
+                preexec_fn=ignore,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                check=True,
+            )
+            reports.append(json.loads(done.stdout))
+    plain, wrapped = reports
+    for report in reports:  # the pipes are new ones each time
+        report["descriptors"] = {key: value.split(":")[0] for key, value in report["descriptors"].items()}
+        report["environment"].pop("_", None)  # bash, where it is sh, says by it what it executes
+    assert wrapped == plain
+    assert plain["input"] == "what it reads\n"
 
 
 OURS, OLD = "{prefix}/current/lib/libjemalloc.so", "{prefix}/5.1.0/lib/libjemalloc.so"
@@ -160,3 +224,40 @@ def test_nothing_else_changes_for_the_command(run: Wrapper) -> None:
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("PWD=", "SHLVL=", "_=", "OLDPWD="))]
     assert sorted(lines)[0] == "HOME=/root"
     assert [line.split("=")[0] for line in sorted(lines)] == ["HOME", "LD_PRELOAD", "MALLOC_CONF", "PATH"]
+
+
+@pytest.fixture
+def without(shell: str, prefix: pathlib.Path) -> Wrapper:
+    """Run no-jemalloc.sh."""
+    path = prefix / "no-jemalloc.sh"
+    path.write_text(wrapper.texts(str(prefix))["bin/no-jemalloc.sh"])
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [shell, str(path), *arguments],
+            env={"PATH": "/usr/bin:/bin", **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, ""), (OURS, ""), (f"{OURS}:/a.so:{OLD} /b.so", "/a.so:/b.so"), ("/a.so", "/a.so"), ("", "")],
+)
+def test_what_is_left_without(without: Wrapper, prefix: pathlib.Path, before: t.Optional[str], after: str) -> None:
+    environment = {} if before is None else {"LD_PRELOAD": before.format(prefix=prefix)}
+    done = without("sh", "-c", 'echo "$LD_PRELOAD"; exit 7', **environment)
+    assert (done.returncode, done.stdout) == (7, f"{after}\n")
+    if not after:
+        assert without("sh", "-c", 'echo "${LD_PRELOAD-unset}"', **environment).stdout == "unset\n"
+
+
+def test_without_a_command_too(without: Wrapper) -> None:
+    done = without()
+    assert (done.returncode, done.stdout) == (64, "")
+    assert done.stderr == "no-jemalloc.sh: no command was given; usage: no-jemalloc.sh COMMAND [ARGUMENT...]\n"
