@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -16,18 +17,26 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _preload a
 _TEMPLATES = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "jemalloc", "templates")
 
 
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(_TEMPLATES),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    autoescape=select_autoescape(),  # for HTML; these are none
+)
+
+# Compiled before Ansible forks for each host, so once for a fleet.
+_COMPILED = {
+    "service": _ENVIRONMENT.get_template("service.conf.j2"),
+    "manager": _ENVIRONMENT.get_template("system.conf.j2"),
+    "environment": _ENVIRONMENT.get_template("environment.j2"),
+    "profile": _ENVIRONMENT.get_template("profile.sh.j2"),
+}
+
+
 def render(prefix: str, host: bool) -> t.Dict[str, str]:
     """Return the texts that the module fills in; what LD_PRELOAD has to be, only the host can say."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=select_autoescape(),  # for HTML; these are none
-    )
-    variables = {"prefix": prefix, "host": host, "ld_preload": preload.LD_PRELOAD}
-    names = {"service": "service.conf.j2", "manager": "system.conf.j2"}
-    names.update({"environment": "environment.j2", "profile": "profile.sh.j2"})
-    return {key: environment.get_template(name).render(variables) for key, name in names.items()}
+    variables = {"prefix": prefix, "host": host, "ld_preload": preload.LD_PRELOAD, "settings": preload.SETTINGS}
+    return {key: template.render(variables) for key, template in _COMPILED.items()}
 
 
 class ActionModule(ActionBase):
@@ -40,9 +49,8 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         prefix = str(arguments.get("prefix") or "/opt/jemalloc").rstrip("/")
-        arguments["texts"] = render(
-            prefix, host=str(arguments.get("host", False)).lower() in ("true", "yes", "1", "on")
-        )
+        host = boolean(arguments.get("host", False), strict=False)
+        arguments["texts"] = render(prefix, host=host and arguments.get("via", "environment") == "environment")
         result.update(
             self._execute_module(
                 module_name="preload.jemalloc.jemalloc_preload", module_args=arguments, task_vars=task_vars

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -32,13 +34,24 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def about(path: str) -> t.Iterator[None]:
+    """Let the errors of the block say which file they are about: those of a write or an fsync name none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = path, None
+        raise
+
+
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with about(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def sync_tree(top: str) -> None:
@@ -63,18 +76,26 @@ def write_file(path: str, data: bytes, mode: int = 0o644) -> None:
     """Replace a file by one with this content and mode; atomic, durable."""
     temporary = temporary_name(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            # The mode is set here, not left to the umask: root's may be 077, and then nobody could read the file.
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        with about(path):
+            write_new(temporary, data, mode)
+            os.replace(temporary, path)
     except BaseException:
         remove_file(temporary)
         raise
     sync_directory(os.path.dirname(path))
+
+
+def write_new(path: str, data: bytes, mode: int = 0o644, owner: t.Optional[t.Tuple[int, int]] = None) -> None:
+    """Write a file that is not there yet, durably; owner is a user and a group by number."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        if owner and owner != (os.geteuid(), os.getegid()):
+            os.fchown(stream.fileno(), *owner)
+        # The mode is set here, not left to the umask: root's may be 077, and then nobody could read the file.
+        os.fchmod(stream.fileno(), mode)
+        os.fsync(stream.fileno())
 
 
 def replace_link(path: str, target: str) -> None:
@@ -114,6 +135,25 @@ def remove_tree(path: str) -> None:
         remove_file(path)
 
 
+def lock(path: str) -> t.Optional[int]:
+    """Take the lock that a file stands for; return a descriptor, which has it until it is closed, by the kernel too.
+
+    None: another process has it, or has just given it back by removing the file.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with about(path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
+            os.close(descriptor)
+            raise
+    os.close(descriptor)
+    return None
+
+
 def read_text(path: str) -> t.Optional[str]:
     """Return a text file's content, None when it is not there; bytes that are no UTF-8 survive a round trip."""
     try:
@@ -124,8 +164,13 @@ def read_text(path: str) -> t.Optional[str]:
 
 
 def exchange(one: str, other: str) -> bool:
-    """Swap two paths in one step (renameat2); return False where the kernel or the file system cannot."""
+    """Swap two paths in one step (renameat2); return False where the kernel or the file system has no such thing."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:  # glibc has it since 2.28, musl since 1.2.6
         return False
-    return renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):  # NFS; old kernels; a lower layer of an overlay
+        return False
+    raise OSError(number, os.strerror(number), one, None, other)

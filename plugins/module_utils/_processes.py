@@ -9,42 +9,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._systemd import template_of
+
+_PSS = re.compile(r"^Pss:\s+([0-9]{1,15}) kB$", re.MULTILINE | re.ASCII)
 
 #: Stands for a library of ours that is mapped but no longer there: it was replaced or removed.
 DELETED = "deleted"
 
+#: Stands for whatever the host as a whole gives a process: nobody named its service, so that nothing is to be proved.
+ANY = "any"
 
-def pids_by_unit(units: t.Collection[str], proc: str = "/proc") -> t.Dict[str, t.List[int]]:
-    """Return the processes of each of these units, found as systemd does it: by the name in their control group."""
-    found: t.Dict[str, t.List[int]] = {unit: [] for unit in units}
+
+class Member(t.NamedTuple):
+    """A unit that has processes: the listed unit that it is or that is its template, its name, and whose it is.
+
+    uid is the number of the user whose own systemd runs it, None for a unit of the host's.
+    """
+
+    unit: str
+    name: str
+    uid: t.Optional[int] = None
+
+
+def members(units: t.Collection[t.Tuple[str, bool]], proc: str = "/proc") -> t.Dict[Member, t.List[int]]:
+    """Return the processes of these units (name, whether a user's), found as systemd does it: by their control groups.
+
+    A template stands for all its instances.
+    """
+    found: t.Dict[Member, t.List[int]] = {}
     for name in os.listdir(proc):
         if not name.isdigit():
             continue
         try:
             with open(os.path.join(proc, name, "cgroup"), encoding="utf-8", errors="replace") as stream:
-                unit = unit_of(stream.read(), units)
+                member = member_of(stream.read(), units)
         except OSError:  # it ended meanwhile
             continue
-        if unit:
-            found[unit].append(int(name))
+        if member:
+            found.setdefault(member, []).append(int(name))
     return found
 
 
-def unit_of(cgroup: str, units: t.Collection[str]) -> t.Optional[str]:
+def member_of(cgroup: str, units: t.Collection[t.Tuple[str, bool]]) -> t.Optional[Member]:
     """Return which of the units a /proc/PID/cgroup belongs to; the last component counts, as groups can be nested."""
-    for line in cgroup.splitlines():
-        _number, controllers, path = line.split(":", 2)
-        if controllers in ("", "name=systemd"):
-            for part in reversed(path.split("/")):
-                # cg_escape() of systemd puts a _ in front of a name that could be taken for a control file
-                name = part[1:] if part.startswith("_") else part
-                if name in units:
-                    return name
+    for parts in cgroups.paths(cgroup):
+        for index in reversed(range(len(parts))):
+            managers = [match for match in map(cgroups.USER_MANAGER.fullmatch, parts[:index]) if match]
+            uid = int(managers[-1].group(1)) if managers else None
+            for unit in (parts[index], template_of(parts[index])):
+                if (unit, uid is not None) in units:
+                    return Member(unit, parts[index], uid)
     return None
 
 
@@ -77,6 +98,64 @@ def installations_of(pids: t.Iterable[int], prefix: str, proc: str = "/proc") ->
 
 
 def unproved(found: t.Mapping[int, t.Collection[str]], wanted: t.Optional[str]) -> t.List[int]:
-    """Return the processes that do not map just the wanted installation; wanted None: those that map any."""
+    """Return the processes that do not map just the wanted installation; wanted None: those that map one at all."""
+    if wanted == ANY:
+        return []
     expected = {wanted} if wanted else set()
     return sorted(pid for pid, installations in found.items() if set(installations) != expected)
+
+
+def memory(pids: t.Iterable[int], proc: str = "/proc") -> int:
+    """Return the bytes of memory that processes take together, pages that they share counted once (PSS)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += memory_of(pid, proc)
+    return total
+
+
+def memory_of(pid: int, proc: str = "/proc") -> int:
+    """Return the bytes of memory that a process takes, its part of what is shared (PSS)."""
+    with open(os.path.join(proc, str(pid), "smaps_rollup"), encoding="ascii", errors="replace") as stream:
+        return 1024 * sum(map(int, _PSS.findall(stream.read())))
+
+
+def working_in(directory: str, proc: str = "/proc") -> t.List[int]:
+    """Return the processes whose working directory is below a directory, also where that was deleted."""
+    found = []
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
+                if os.readlink(os.path.join(proc, name, "cwd")).startswith(f"{directory}/"):
+                    found.append(int(name))
+    return found
+
+
+def descendants(pid: int, proc: str = "/proc") -> t.List[int]:
+    """Return the processes that a process has started, and those that these have."""
+    children: t.Dict[int, t.List[int]] = {}
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                with open(os.path.join(proc, name, "stat"), encoding="utf-8", errors="replace") as stream:
+                    # behind the name, which can hold anything: the state and the parent
+                    parent = int(stream.read().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found[1:]
+
+
+def mapping(path: str, proc: str = "/proc") -> t.List[int]:
+    """Return the processes that map a library, as far as no LD_PRELOAD asked for one."""
+    found = []
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                with open(os.path.join(proc, name, "maps"), encoding="utf-8", errors="replace") as stream:
+                    maps_it = f" {path}\n" in stream.read()
+                with open(os.path.join(proc, name, "environ"), encoding="utf-8", errors="replace") as stream:
+                    asked_for = "LD_PRELOAD=" in stream.read()
+                found += [int(name)] if maps_it and not asked_for else []
+    return found

@@ -10,27 +10,52 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import typing as t
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
-from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
+
+if t.TYPE_CHECKING:
+    from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
 
 #: Seconds between two looks at a service. Two in a row must find the proof, and the same main process: a service
 #: that crashes and is started over and over is up at some moments too.
 INTERVAL = 0.5
 
+#: Seconds that a service which hangs while it starts has to end by itself, before it is killed.
+GRACE = 5
+
+
+# What is asked at each look; NRestarts counts how often systemd started it again by itself.
+_PROPERTIES = "ActiveState,MainPID,KillMode,NRestarts"
+
 
 @dataclass(frozen=True)
 class Service:
-    """A service and the release that all its processes have to map; None: no library of the store."""
+    """A service and the release that all its processes have to map, or ANY; None: no library of the store.
+
+    unit is what is listed, the template of an instance or the service itself. uid is the user whose own systemd runs
+    it, None for the host's. before is the text that our drop-in had, where this run changed it.
+    """
 
     name: str
     version: t.Optional[str]
+    uid: t.Optional[int] = None
+    unit: str = ""
+    before: t.Optional[str] = None
+
+    def __str__(self) -> str:
+        return self.name if self.uid is None else f"{self.name} of user {self.uid}"
+
+    @property
+    def drop_in(self) -> str:
+        """The path of our drop-in."""
+        return preload.drop_in_path(self.unit or self.name, self.uid is not None)
 
 
 @dataclass(frozen=True)
@@ -43,53 +68,122 @@ class Failure:
     back: str = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.service.name}: {self.reason}", self.back]
+        parts = [f"{self.service}: {self.reason}", self.back]
         parts += [f"its journal ends with: {self.journal}"] if self.journal else []
         return "; ".join(part for part in parts if part)
 
 
+class Listed(t.NamedTuple):
+    """A unit as it is listed, whether it is one of users, and the release its processes have to map."""
+
+    unit: str
+    user: bool
+    version: t.Optional[str]
+
+
 def wanted(
-    units: t.Sequence[systemd.Unit], version: t.Optional[str], changes: t.Sequence[preload.Change], host_wide: bool
-) -> t.List[Service]:
-    """Return what has to run with what: the listed services, and those that this run takes from the list."""
-    listed = [Service(unit.name, version) for unit in units]
-    gone = [change.path for change in changes if change.after is None and change.path.endswith(preload.DROP_IN)]
-    units_gone = [preload.unit_of_drop_in(path) for path in gone]
-    return listed + [Service(name, version if host_wide else None) for name in units_gone if name.endswith(".service")]
+    units: t.Mapping[systemd.Unit, t.Optional[str]],
+    changes: t.Sequence[preload.Change],
+    host_wide: bool,
+) -> t.List[Listed]:
+    """Return what has to run with what: the units that are listed, and those that this run takes from the list.
 
-
-def needed(
-    services: t.Sequence[Service], prefix: str, rebuilt: t.Optional[str] = None, proc: str = "/proc"
-) -> t.List[t.Dict[str, t.Any]]:
-    """Return the services that run and do not map what they should, each with the reason.
-
-    A rebuilt release counts as not mapped by anybody: in check mode its library is not replaced yet.
+    With a scope for the whole host these get what it gives them, as others that nobody names.
     """
-    pids = processes.pids_by_unit([service.name for service in services], proc)
+    listed = [Listed(unit.name, unit.user, version) for unit, version in units.items()]
+    gone = [change.path for change in changes if change.after is None and change.path.endswith(preload.DROP_IN)]
+    units_gone = [(preload.unit_of_drop_in(path), preload.is_user_drop_in(path)) for path in gone]
+    version = processes.ANY if host_wide else None
+    return listed + [Listed(name, user, version) for name, user in units_gone if name.endswith(".service")]
+
+
+def by_files(changes: t.Sequence[preload.Change], prefix: str, current: str) -> t.List[Listed]:
+    """Return what has to run with what, as the drop-ins say when these changes are made, and no list of services."""
+    texts = {path: files.read_text(path) for path in preload.present_drop_ins()}
+    texts.update({change.path: change.after for change in changes if change.path.endswith(preload.DROP_IN)})
+    found = []
+    for path, text in texts.items():
+        match = re.search(rf"{re.escape(prefix)}/([^/\s]+)/lib/", text or "")
+        version = (current if match.group(1) == "current" else match.group(1)) if match else None
+        found.append(Listed(preload.unit_of_drop_in(path), preload.is_user_drop_in(path), version))
+    return [each for each in found if each.unit.endswith(".service")]
+
+
+def running(
+    run: Run,
+    listed: t.Sequence[Listed],
+    prefix: str,
+    changes: t.Sequence[preload.Change] = (),
+    rebuilt: t.Optional[str] = None,
+    proc: str = "/proc",
+) -> t.List[t.Dict[str, t.Any]]:
+    """Return the listed services that run, each with the reason why it has to be restarted, empty where there is none.
+
+    That is: it does not map what it should, or its drop-in changes in another way. A rebuilt release counts as not
+    mapped by anybody: in check mode its library is not replaced yet.
+    """
+    versions = {(each.unit, each.user): each.version for each in listed}
+    before = {change.path: change.before for change in changes if change.before is not None}
     result = []
-    for service in services:
-        found = processes.installations_of(pids[service.name], prefix, proc)
-        lacking = processes.unproved(found, service.version)
-        if found and service.version is not None and service.version == rebuilt:
-            lacking = sorted(found)
+    for member, pids in sorted(
+        processes.members(versions, proc).items(), key=lambda item: (*item[0][:2], item[0].uid or 0)
+    ):
+        version = versions[member.unit, member.uid is not None]
+        service = Service(member.name, version, member.uid, member.unit)
+        found = processes.installations_of(pids, prefix, proc)
+        lacking = processes.unproved(found, version)
         if lacking:
-            what = f"do not map jemalloc {service.version}" if service.version else "still map jemalloc"
-            reason = f"{len(lacking)} of its {len(found)} processes {what}"
-            result.append({"name": service.name, "version": service.version, "reason": reason})
+            found = _counted(found, _show(run, service))
+            lacking = processes.unproved(found, version)
+        if found and version is not None and version == rebuilt:
+            lacking = sorted(found)
+        what = f"do not map jemalloc {version}" if version else "still map jemalloc"
+        reason = f"{len(lacking)} of its {len(found)} processes {what}" if lacking else ""
+        if found and not lacking and version and service.drop_in in before:
+            reason = "its drop-in is going to differ"
+        if found:
+            result.append({**asdict(service), "before": before.get(service.drop_in), "reason": reason})
     return result
 
 
 def before(service: Service, prefix: str, proc: str = "/proc") -> t.Optional[str]:
     """Return the release that the processes of a service map now, which is what it can go back to."""
-    pids = processes.pids_by_unit([service.name], proc)[service.name]
-    found = set().union(*processes.installations_of(pids, prefix, proc).values())
+    found: t.Set[str] = set()
+    for installations in processes.installations_of(_pids(service, proc), prefix, proc).values():
+        found |= installations
     version = found.pop() if len(found) == 1 else None
     return version if version and os.path.isdir(f"{prefix}/{version}") and version != service.version else None
 
 
+def _pids(service: Service, proc: str) -> t.List[int]:
+    """Return the processes of a service."""
+    found = processes.members([(service.name, service.uid is not None)], proc)
+    return found.get(processes.Member(service.name, service.name, service.uid), [])
+
+
+def _show(run: Run, service: Service) -> t.Dict[str, str]:
+    """Return what systemd says of a service at this moment."""
+    command = [*systemd.command(service.uid), "show", f"--property={_PROPERTIES}", "--", service.name]
+    _status, output = run(command, None, None)
+    return {name: values[0] for name, values in systemd.parse_show(output)[0].items()}
+
+
+def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) -> t.Dict[int, t.Set[str]]:
+    """Return those of a service's processes that have to map the library.
+
+    Where a restart spares all but the main process, as with cron and sshd, the others are commands and logins of
+    somebody: they may be older than the restart, and have an environment of their own.
+    """
+    main_pid = int(properties.get("MainPID") or 0)
+    if main_pid in found and properties.get("KillMode") in ("process", "none"):
+        return {main_pid: found[main_pid]}
+    return found
+
+
 def restart(run: Run, service: Service, timeout: int) -> str:
     """Restart a service; return why that failed, or nothing."""
-    status, output = run(["timeout", str(timeout), "systemctl", "restart", "--", service.name], None, None)
+    command = ["timeout", str(timeout), *systemd.command(service.uid), "restart", "--", service.name]
+    status, output = run(command, None, None)
     if status == 124:
         return f"it did not start within {timeout} s"
     if status:
@@ -106,70 +200,132 @@ def prove(
     reasons = dict.fromkeys(services, "it was not looked at")
     while reasons:
         for service in list(reasons):
-            reason, main_pid = _look(run, service, prefix, proc)
+            properties = _show(run, service)
+            reason, main_pid = _lacks(service, properties, prefix, proc), properties.get("MainPID", "")
             if not reason and main_pids.get(service) == main_pid:
                 del reasons[service]
                 continue
-            reasons[service] = reason or "it does not stay up, its main process changes"
             main_pids[service] = "" if reason else main_pid
+            again = properties.get("NRestarts") or "0"
+            if again != "0":
+                reason = f"it does not stay up, systemd started it {again} times again"
+            reasons[service] = reason or "it does not stay up, its main process changes"
         if not reasons or time.monotonic() > deadline:
             break
         time.sleep(INTERVAL)
     return reasons
 
 
-def _look(run: Run, service: Service, prefix: str, proc: str) -> t.Tuple[str, str]:
-    """Return why a service is not proved at this moment, and its main process."""
-    _status, output = run(["systemctl", "show", "--property=ActiveState,MainPID", "--", service.name], None, None)
-    properties = systemd.parse_show(output)[0]
-    state, main_pid = properties.get("ActiveState", [""])[0], properties.get("MainPID", [""])[0]
+def _lacks(service: Service, properties: t.Mapping[str, str], prefix: str, proc: str) -> str:
+    """Return what a service lacks for the proof; nothing when it is there."""
+    state = properties.get("ActiveState", "")
     if state != "active":
-        return f"it is {state or 'not known to systemd'}", main_pid
-    found = processes.installations_of(processes.pids_by_unit([service.name], proc)[service.name], prefix, proc)
+        return f"it is {state or 'not known to systemd'}"
+    found = _counted(processes.installations_of(_pids(service, proc), prefix, proc), properties)
     lacking = processes.unproved(found, service.version)
     if not found:
-        return "it has no process", main_pid
+        return "it has no process"
     what = f"does not map jemalloc {service.version}" if service.version else "still maps jemalloc"
-    return (f"its process {lacking[0]} {what}" if lacking else ""), main_pid
+    return f"its process {lacking[0]} {what}" if lacking else ""
 
 
-def go_back(run: Run, failed: Service, prefix: str, release: t.Optional[str], timeout: int) -> str:
-    """Give a service back what it ran with: another release of the store, or no drop-in of ours; return how it went."""
-    path = preload.drop_in_path(failed.name)
+def go_back(
+    run: Run, failed: Service, prefix: str, release: t.Optional[str], timeout: int, gone: t.Collection[str] = ()
+) -> str:
+    """Give a service back what it ran with; return how it went.
+
+    That is the drop-in from before this run, or the one of now with the release from before, or none of ours. gone has
+    the drop-ins that went already, with another instance of the same template.
+    """
+    path = failed.drop_in
     text = files.read_text(path)
-    if text is None or failed.version is None:
+    if failed.version is None or (text is None and path not in gone):
         return "there is nothing of ours to take back"
-    pinned = text.replace(f"{prefix}/current/", f"{prefix}/{release}/") if release else None
-    preload.apply([preload.Change(path, text, pinned)])
-    run(["systemctl", "daemon-reload"], None, None)
-    run(["systemctl", "reset-failed", "--", failed.name], None, None)
-    why = restart(run, failed, timeout) or prove(run, [Service(failed.name, release)], prefix, timeout).get(
-        Service(failed.name, release), ""
-    )
+    if text is not None:
+        pinned = text.replace(f"{prefix}/current/", f"{prefix}/{release}/") if release else None
+        if failed.before is not None and failed.before != text:
+            pinned = failed.before
+            release = release or (failed.version if f"{prefix}/" in pinned else None)
+        preload.apply([preload.Change(path, text, pinned)])
+    run([*systemd.command(failed.uid), "daemon-reload"], None, None)
+    _end_start(run, failed)
+    run([*systemd.command(failed.uid), "reset-failed", "--", failed.name], None, None)
+    again = Service(failed.name, release, failed.uid)
+    why = restart(run, failed, timeout) or prove(run, [again], prefix, timeout).get(again, "")
     what = f"with jemalloc {release} as before" if release else "without the library as before"
     return f"it runs again {what}" if not why else f"it does not run {what} either ({why})"
 
 
+def _end_start(run: Run, service: Service) -> None:
+    """End a start that hangs: what waits for a lock in its allocator does not heed a signal to end either.
+
+    It never served anybody. One that is up, or that still ends from before, gets the time that its unit grants.
+    """
+    if _show(run, service).get("ActiveState") != "activating":
+        return
+    command = systemd.command(service.uid)
+    status, _output = run(["timeout", str(GRACE), *command, "stop", "--", service.name], None, None)
+    if status:
+        run([*command, "kill", "--signal=SIGKILL", "--", service.name], None, None)
+
+
 def journal(run: Run, service: Service, count: int = 3) -> str:
-    """Return the last lines of a service's journal, as part of a sentence."""
-    command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={count}", f"--unit={service.name}"]
-    status, output = run(command, None, None)
-    return " / ".join(line.strip() for line in output.splitlines() if line.strip()) if status == 0 else ""
+    """Return the last lines that a service wrote, or that systemd wrote about it, as part of a sentence."""
+    user = "" if service.uid is None else "USER_"
+    unit = f"--unit={service.name}" if service.uid is None else f"--user-unit={service.name}"
+    for what in (f"_SYSTEMD_{user}UNIT={service.name}", unit):
+        command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={count}", what]
+        status, output = run(command, None, None)
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        if status == 0 and lines:
+            return " / ".join(lines)
+    return ""
 
 
 def restart_and_prove(
     run: Run, services: t.Sequence[Service], prefix: str, timeout: int
 ) -> t.Tuple[t.List[str], t.List[Failure]]:
-    """Restart services and wait for the proof; take those back for which it does not come. Return proved and failed."""
+    """Restart services and wait for the proof; take those back for which it does not come. Return proved and failed.
+
+    One that does not start goes back at once: the others may take their time. The instances of its template that
+    have not been restarted yet go on as they run.
+    """
     releases = {service: before(service, prefix) for service in services}
-    reasons = {service: restart(run, service, timeout) for service in services}
-    started = [service for service in services if not reasons[service]]
-    reasons.update(prove(run, started, prefix, timeout))
-    failures = []
-    for service, reason in reasons.items():
+    failures: t.Dict[Service, Failure] = {}
+
+    def gone() -> t.List[str]:
+        return [failed.drop_in for failed in failures]
+
+    def take_back(service: Service, reason: str) -> None:
+        last_words = journal(run, service)
+        back = go_back(run, service, prefix, releases[service], timeout, gone())
+        failures[service] = Failure(service, reason, last_words, back)
+
+    for service in services:
+        if service.drop_in in gone():
+            failures[service] = Failure(service, f"another instance of {service.unit} failed", back="it runs as before")
+            continue
+        reason = restart(run, service, timeout)
         if reason:
-            last_words = journal(run, service)
-            failures.append(
-                Failure(service, reason, last_words, go_back(run, service, prefix, releases[service], timeout))
-            )
-    return [service.name for service in services if not reasons[service]], failures
+            take_back(service, reason)
+    started = [service for service in services if service not in failures]
+    for service, reason in prove(run, started, prefix, timeout).items():
+        take_back(service, reason)
+    return [str(service) for service in services if service not in failures], list(failures.values())
+
+
+def prove_health(
+    run: Run,
+    services: t.Sequence[Service],
+    prefix: str,
+    timeout: int,
+    limit: t.Optional[int] = None,
+    proc: str = "/proc",
+) -> t.Dict[Service, str]:
+    """Return the services that are not up with what they should map, or take more memory than a limit in bytes."""
+    reasons = prove(run, services, prefix, timeout, proc)
+    for service in services if limit is not None else ():
+        used = processes.memory(_pids(service, proc), proc)
+        if service not in reasons and used > t.cast(int, limit):
+            reasons[service] = f"its processes take {used >> 20} MiB, more than {t.cast(int, limit) >> 20}"
+    return reasons

@@ -28,8 +28,8 @@ attributes:
     support: full
   idempotent:
     description: When run twice in a row without a change outside, the second run changes nothing.
-    support: none
-    details: Like a restart everywhere it changes something each time. Give it only the services that need it.
+    support: partial
+    details: Like a restart everywhere O(state=restarted) changes something each time. Give it only what needs it.
 options:
   services:
     description: The services to restart, as RV(preload.jemalloc.jemalloc_preload#module:restarts) names them.
@@ -42,16 +42,34 @@ options:
         type: str
         required: true
       version:
-        description: The release its processes have to map; without it they must not map any of the store.
+        description:
+          - The release its processes have to map; without it they must not map any of the store.
+          - With V(any) they may map what the host as a whole gives them, and the service only has to be up.
+        type: str
+      uid:
+        description: The user, by number, whose own systemd runs the service; without it the host's does.
+        type: int
+      unit:
+        description: The unit that our drop-in belongs to, where the service is an instance of a template.
+        type: str
+      before:
+        description: The text of our drop-in that the service goes back to.
         type: str
       reason:
         description: Why it is restarted. Only for the reader.
         type: str
   state:
-    description: What the services are to be.
+    description:
+      - V(restarted) restarts the services and proves them.
+      - V(proved) leaves them alone and only sees whether they are up, with what they should map.
     type: str
-    choices: [restarted]
+    choices: [restarted, proved]
     default: restarted
+  memory_limit:
+    description:
+      - MiB that the processes of each service may take together (PSS, so that what they share counts once) with
+        O(state=proved).
+    type: int
   prefix:
     description: The directory that holds the installations, as given to M(preload.jemalloc.jemalloc).
     type: path
@@ -68,6 +86,12 @@ EXAMPLES = r"""
 - name: Restart what needs it, and prove it
   preload.jemalloc.jemalloc_service:
     services: "{{ preload.restarts }}"
+
+- name: See that all services are up with the library, and do not take more than 2 GiB each
+  preload.jemalloc.jemalloc_service:
+    services: "{{ preload.services }}"
+    state: proved
+    memory_limit: 2048
 """
 
 RETURN = r"""
@@ -97,10 +121,14 @@ ARGUMENTS = {
         "options": {
             "name": {"type": "str", "required": True},
             "version": {"type": "str"},
+            "uid": {"type": "int"},
+            "unit": {"type": "str"},
+            "before": {"type": "str"},
             "reason": {"type": "str"},
         },
     },
-    "state": {"type": "str", "choices": ["restarted"], "default": "restarted"},
+    "state": {"type": "str", "choices": ["restarted", "proved"], "default": "restarted"},
+    "memory_limit": {"type": "int"},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "timeout": {"type": "int", "default": 60},
 }
@@ -110,17 +138,28 @@ def run(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[restar
     """Restart and prove; return the services that are proved and those that are not."""
     params = module.params
     prefix = store.check_prefix(params["prefix"])
-    units = systemd.units(host.run, [entry["name"] for entry in params["services"]])
-    versions = {systemd.unit_name(entry["name"]): entry["version"] or None for entry in params["services"]}
-    services = [restarts.Service(unit.name, versions.get(unit.name)) for unit in units]
+    services = [service_of(entry) for entry in params["services"]]
+    systemd.units(host.run, [systemd.Wanted(service.name) for service in services if service.uid is None])
     if module.check_mode:
         return [], []
-    return restarts.restart_and_prove(host.run, services, prefix, params["timeout"])
+    if params["state"] == "restarted":
+        return restarts.restart_and_prove(host.run, services, prefix, params["timeout"])
+    limit = None if params["memory_limit"] is None else params["memory_limit"] << 20
+    reasons = restarts.prove_health(host.run, services, prefix, params["timeout"], limit)
+    failures = [restarts.Failure(service, reason) for service, reason in reasons.items()]
+    return [str(service) for service in services if service not in reasons], failures
+
+
+def service_of(entry: t.Mapping[str, t.Any]) -> restarts.Service:
+    """Return the service that an entry describes."""
+    name = systemd.unit_name(entry["name"])
+    return restarts.Service(name, entry["version"] or None, entry["uid"], entry["unit"] or name, entry["before"])
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    restarted = module.params["state"] == "restarted"
     try:
         proved, failures = run(module, Host(module))
     except JemallocError as error:
@@ -128,8 +167,8 @@ def main() -> None:
     except PermissionError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}; run this as root (become: true).", proved=[])
     if failures:
-        module.fail_json(msg=" | ".join(map(str, failures)), changed=True, proved=proved)
-    module.exit_json(changed=bool(module.params["services"]), proved=proved)
+        module.fail_json(msg=" | ".join(map(str, failures)), changed=restarted, proved=proved)
+    module.exit_json(changed=restarted and bool(module.params["services"]), proved=proved)
 
 
 if __name__ == "__main__":

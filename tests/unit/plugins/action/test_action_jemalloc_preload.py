@@ -25,8 +25,8 @@ def test_render(host: bool) -> None:
     texts = action.render("/srv/j", host)
     profile = texts.pop("profile")
     assert texts == {
-        "service": f'{MANAGED}[Service]\nEnvironment="LD_PRELOAD={preload.LD_PRELOAD}"\n',
-        "manager": f'{MANAGED}[Manager]\nDefaultEnvironment="LD_PRELOAD={preload.LD_PRELOAD}"\n',
+        "service": f"{MANAGED}[Service]\n{preload.SETTINGS}\n",
+        "manager": f"{MANAGED}[Manager]\n{preload.SETTINGS}\n",
         "environment": f"LD_PRELOAD={preload.LD_PRELOAD}\n",
     }
     assert profile.startswith(MANAGED)

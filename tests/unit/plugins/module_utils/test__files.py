@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 import pathlib
 import typing as t
@@ -140,6 +142,40 @@ def test_read_text_survives_a_round_trip(tmp_path: pathlib.Path, content: bytes)
     assert text.encode("utf-8", "surrogateescape") == content
 
 
+def test_lock(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "lock"
+    held = files.lock(str(path))
+    assert held is not None
+    assert files.lock(str(path)) is None
+    os.close(held)
+    again = files.lock(str(path))
+    assert again is not None
+    os.close(again)
+
+
+def test_a_lock_that_is_given_back_by_removing_its_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flock = tmp_path / "lock", fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        path.unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert files.lock(str(path)) is None
+
+
+def test_a_lock_that_there_is_not(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_descriptor: int, _operation: int) -> t.NoReturn:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="No locks available") as caught:
+        files.lock(str(tmp_path / "lock"))
+    assert caught.value.filename == str(tmp_path / "lock")
+
+
 def test_read_text_of_nothing(tmp_path: pathlib.Path) -> None:
     assert files.read_text(str(tmp_path / "missing")) is None
 
@@ -151,7 +187,9 @@ def test_exchange(tmp_path: pathlib.Path) -> None:
     assert files.exchange(str(tmp_path / "one"), str(tmp_path / "other"))
     assert os.listdir(str(tmp_path / "one")) == ["other"]
     assert os.listdir(str(tmp_path / "other")) == ["one"]
-    assert not files.exchange(str(tmp_path / "one"), str(tmp_path / "missing"))
+    with pytest.raises(FileNotFoundError):
+        files.exchange(str(tmp_path / "one"), str(tmp_path / "missing"))
+    assert not files.exchange(str(tmp_path), str(tmp_path / "one"))  # EINVAL, as where a file system cannot
 
 
 def test_exchange_without_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:

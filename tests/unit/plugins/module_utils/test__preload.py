@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pathlib
 import typing as t
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -22,14 +22,14 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 PREFIX = "/opt/jemalloc"
 OURS = "/opt/jemalloc/current/lib/libjemalloc.so"
 TEXTS = preload.Texts(
-    service='# preload.jemalloc\n[Service]\nEnvironment="LD_PRELOAD=@LD_PRELOAD@"\n',
-    manager='# preload.jemalloc\n[Manager]\nDefaultEnvironment="LD_PRELOAD=@LD_PRELOAD@"\n',
+    service="# preload.jemalloc\n[Service]\n@SETTINGS@\n",
+    manager="# preload.jemalloc\n[Manager]\n@SETTINGS@\n",
     environment="LD_PRELOAD=@LD_PRELOAD@\n",
     profile="# preload.jemalloc\nexport X=1\n",
 )
 PART = f"# BEGIN preload.jemalloc\nLD_PRELOAD={OURS}\n# END preload.jemalloc\n"
-SERVICE = TEXTS.service.replace("@LD_PRELOAD@", OURS)
-MANAGER = TEXTS.manager.replace("@LD_PRELOAD@", OURS)
+SERVICE = TEXTS.service.replace("@SETTINGS@", f'Environment="LD_PRELOAD={OURS}"')
+MANAGER = TEXTS.manager.replace("@SETTINGS@", f'DefaultEnvironment="LD_PRELOAD={OURS}"')
 
 
 def put(path: pathlib.Path, text: str, mode: int = 0o644) -> str:
@@ -46,7 +46,6 @@ def drop_in(root: pathlib.Path, unit: str) -> pathlib.Path:
 
 
 def test_paths() -> None:
-    assert preload.library("/srv/x") == "/srv/x/current/lib/libjemalloc.so"
     path = preload.drop_in_path("a@1.service")
     assert path == "/etc/systemd/system/a@1.service.d/zz-preload-jemalloc.conf"
     assert preload.unit_of_drop_in(path) == "a@1.service"
@@ -84,12 +83,13 @@ def test_in_front_keeps_the_others_in_their_order(entries: t.List[t.Tuple[str, s
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("/a.so:%h/b", "/a.so:%h/b"), ('/a"b', r"/a\"b"), (r"/a\b", r"/a\\b"), (r"\"", r"\\\"")]
+    ("value", "expected"),
+    [("/a.so:%h/b", "/a.so:%h/b"), ('/a"b', r"/a\"b"), (r"/a\b", r"/a\\b"), (r"\"", r"\\\""), ("a\tb\n", r"a\tb\n")],
 )
-def test_escape_is_undone_by_the_reader(value: str, expected: str) -> None:
-    assert preload.escape(value) == expected
-    text = f'[Service]\nEnvironment="LD_PRELOAD={expected}"\n'
-    assert systemd.setting([text], "Service", "Environment", "LD_PRELOAD") == value
+def test_an_assignment_is_undone_by_the_reader(value: str, expected: str) -> None:
+    line = preload._assignment("LD_PRELOAD", value)
+    assert line == f'Environment="LD_PRELOAD={expected}"'
+    assert environment.setting([f"[Service]\n{line}\n"], "Service", "Environment", "LD_PRELOAD") == value
 
 
 ENVIRONMENTS: t.List[t.Tuple[t.Optional[str], str]] = [
@@ -146,6 +146,9 @@ def test_what_others_write_behind_our_part_stays(lines: t.List[str], end: str) -
     assert preload.environment_without(whole + added) == expected
 
 
+NOBODY = preload.Scopes()
+
+
 def unit(root: pathlib.Path, name: str = "puma.service", text: str = "", environment: str = "") -> systemd.Unit:
     """Return a unit with one unit file, and one environment file if that has a text."""
     path = put(root / "usr/lib/systemd/system" / name, f"[Service]\n{text}\n")
@@ -154,22 +157,22 @@ def unit(root: pathlib.Path, name: str = "puma.service", text: str = "", environ
 
 
 def test_service_text(root: pathlib.Path) -> None:
-    assert preload.service_text(unit(root), TEXTS.service, PREFIX) == SERVICE
+    assert preload.service_text(unit(root), TEXTS.service, PREFIX, NOBODY) == SERVICE
     foreign = unit(root, text="Environment='LD_PRELOAD=%h/a \"b\"'", environment="A=1\n")
     value = f'{OURS}:%h/a:\\"b\\"'
-    assert preload.service_text(foreign, TEXTS.service, PREFIX) == TEXTS.service.replace("@LD_PRELOAD@", value)
+    assert preload.service_text(foreign, TEXTS.service, PREFIX, NOBODY) == SERVICE.replace(OURS, value)
 
 
 def test_service_text_leaves_our_own_drop_in_out(root: pathlib.Path) -> None:
     path = put(drop_in(root, "puma.service"), "[Service]\nEnvironment=LD_PRELOAD=/old.so\n")
     found = systemd.Unit("puma.service", "active", (*unit(root).unit_files, path, str(root / "missing.conf")))
-    assert preload.service_text(found, TEXTS.service, PREFIX) == SERVICE
+    assert preload.service_text(found, TEXTS.service, PREFIX, NOBODY) == SERVICE
 
 
 def test_service_text_refuses_what_would_win(root: pathlib.Path) -> None:
     found = unit(root, environment="LD_PRELOAD=/a.so\n")
     with pytest.raises(JemallocError) as caught:
-        preload.service_text(found, TEXTS.service, PREFIX)
+        preload.service_text(found, TEXTS.service, PREFIX, NOBODY)
     assert str(caught.value) == (
         f"services: {root}/etc/default/puma.service sets LD_PRELOAD=/a.so for puma.service and would win over our "
         "drop-in; take that line out, or write it as Environment= in a drop-in of puma.service."
@@ -196,7 +199,8 @@ def planned(
     prefix: str = PREFIX,
 ) -> t.Tuple[t.Dict[str, t.Optional[str]], t.List[str]]:
     """Return what a plan changes, by the path below the root, and what is foreign."""
-    changes, foreign = preload.plan(units, host, texts, prefix, str(root))
+    scopes = preload.Scopes("environment" if host else None, units)
+    changes, foreign = preload.plan(scopes, texts, prefix, str(root))
     return (
         {os.path.relpath(change.path, str(root)): change.after for change in changes},
         [os.path.relpath(path, str(root)) for path in foreign],
@@ -206,6 +210,7 @@ def planned(
 COMMON = {
     "etc/profile.d/jemalloc.sh": TEXTS.profile,
     "usr/local/bin/jemalloc.sh": "/opt/jemalloc/current/bin/jemalloc.sh",
+    "usr/local/bin/no-jemalloc.sh": "/opt/jemalloc/current/bin/no-jemalloc.sh",
 }
 PUMA = "etc/systemd/system/puma.service.d/zz-preload-jemalloc.conf"
 MANAGER_PATH = "etc/systemd/system.conf.d/zz-preload-jemalloc.conf"
@@ -235,7 +240,7 @@ def test_plan_of_nobody(root: pathlib.Path) -> None:
 def test_plan_follows_the_link_of_the_environment(root: pathlib.Path) -> None:
     put(root / "etc/default/locale", "A=1\n")
     (root / "etc/environment").symlink_to("default/locale")
-    changes, _foreign = preload.plan([], True, TEXTS, PREFIX, str(root))
+    changes, _foreign = preload.plan(preload.Scopes("environment"), TEXTS, PREFIX, str(root))
     preload.apply(changes)
     assert os.readlink(str(root / "etc/environment")) == "default/locale"
     assert (root / "etc/default/locale").read_text() == f"A=1\n{PART}"
@@ -243,7 +248,8 @@ def test_plan_follows_the_link_of_the_environment(root: pathlib.Path) -> None:
 
 def make(root: pathlib.Path, *units: systemd.Unit, host: bool = False, present: bool = True) -> t.List[preload.Change]:
     """Plan and apply."""
-    changes, _foreign = preload.plan(units, host, TEXTS if present else None, PREFIX, str(root))
+    scopes = preload.Scopes("environment" if host else None, units)
+    changes, _foreign = preload.plan(scopes, TEXTS if present else None, PREFIX, str(root))
     preload.apply(changes)
     return changes
 
@@ -258,13 +264,13 @@ def test_there_and_back(root: pathlib.Path, environment: t.Optional[bytes]) -> N
         (root / "etc/environment").chmod(0o640)
     units = [unit(root), unit(root, "cron.service")]
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert len(make(root, *units, host=True)) == 6
+    assert len(make(root, *units, host=True)) == 7
     assert make(root, *units, host=True) == []
     assert (root / "usr/local/bin/jemalloc.sh").is_symlink()
     assert len(make(root, units[0])) == 3
     assert not drop_in(root, "cron.service").parent.exists()
     assert drop_in(root, "puma.service").exists()
-    assert len(make(root, present=False)) == 3
+    assert len(make(root, present=False)) == 4
     assert make(root, present=False) == []
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     if environment is not None:
@@ -286,10 +292,11 @@ def test_order_is_such_that_nothing_ever_leads_nowhere(root: pathlib.Path) -> No
         "etc/profile.d/jemalloc.sh",
         PUMA,
         "usr/local/bin/jemalloc.sh",
+        "usr/local/bin/no-jemalloc.sh",
     ]
     last = [os.path.relpath(change.path, str(root)) for change in make(root, present=False)]
     assert last[0] == PUMA
-    assert last[-1] == "usr/local/bin/jemalloc.sh"
+    assert last[-1] == "usr/local/bin/no-jemalloc.sh"
 
 
 @pytest.mark.parametrize("link", [True, False])
@@ -301,8 +308,9 @@ def test_foreign_files_of_our_names_are_left_alone(root: pathlib.Path, link: boo
         command.symlink_to("/opt/other/jemalloc.sh")
     else:
         command.write_text("#!/bin/sh\n")
-    names = ["usr/local/bin/jemalloc.sh", "etc/profile.d/jemalloc.sh"]
-    assert planned(root) == ({}, names)
+    names = ["etc/profile.d/jemalloc.sh", "usr/local/bin/jemalloc.sh"]
+    other = "usr/local/bin/no-jemalloc.sh"
+    assert planned(root) == ({other: COMMON[other]}, names)
     assert planned(root, texts=None) == ({}, [])
 
 
@@ -334,72 +342,55 @@ def contents(root: pathlib.Path) -> t.Dict[str, t.Union[str, bytes]]:
     }
 
 
-@pytest.mark.parametrize("present", [True, False])
-@pytest.mark.parametrize("step", range(1, 6))
-def test_apply_is_all_or_nothing(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, step: int, present: bool) -> None:
-    put(root / "etc/environment", "A=1\n")
-    units = [unit(root)] if present else []
-    if not present:
-        make(root, unit(root), host=True)
-    before = contents(root)
-    changes, _foreign = preload.plan(units, present, TEXTS if present else None, PREFIX, str(root))
-    assert len(changes) == 5
-    write, calls = preload._write, iter(range(1, 99))
-
-    def fail(path: str, content: t.Optional[str], link: bool) -> None:
-        if next(calls) == step:
-            raise OSError(errno.ENOSPC, "No space left on device", path)
-        write(path, content, link)
-
-    monkeypatch.setattr(preload, "_write", fail)
-    with pytest.raises(OSError, match="No space left on device"):
-        preload.apply(changes)
-    assert contents(root) == before
-
-
-def failing_at(step: int, real: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
-    """Return a function that fails the given time it is called, and otherwise does what the real one does."""
-    calls = iter(range(1, 999))
-
-    def call(*arguments: t.Any, **options: t.Any) -> t.Any:
-        if next(calls) == step:
-            raise OSError(errno.EIO, "Input/output error", "x")
-        return real(*arguments, **options)
-
-    return call
-
-
-@pytest.mark.parametrize("call", ["replace", "fsync", "symlink", "unlink", "makedirs", "rmdir"])
-def test_a_failing_system_call_leaves_everything_as_it_was(
-    root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    put(root / "etc/environment", "A=1\n")
-    puma, cron = unit(root), unit(root, "cron.service")
-    make(root, puma)
-    before = contents(root)
-    changes, _foreign = preload.plan([cron], True, TEXTS, PREFIX, str(root))
-    for step in range(1, 40):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, failing_at(step, getattr(os, call)))
-            try:
-                preload.apply(changes)
-            except OSError:
-                pass
-            else:
-                break
-        assert contents(root) == before
-    assert not drop_in(root, "puma.service").exists()
-    assert drop_in(root, "cron.service").exists()
-
-
-def test_reverse() -> None:
-    one, two = preload.Change("/a", None, "x"), preload.Change("/b", "y", None, link=True)
-    assert preload.reverse([one, two]) == [preload.Change("/b", None, "y", link=True), preload.Change("/a", "x", None)]
-
-
 def test_write_over_a_foreign_link(root: pathlib.Path) -> None:
     target = put(root / "etc/target", "kept", 0o600)
     files.replace_link(str(root / "etc/link"), target)
     preload.apply([preload.Change(str(root / "etc/link"), "kept", "new")])
     assert pathlib.Path(target).read_text() == "kept"
     assert (root / "etc/link").read_text() == "new"
+
+
+@given(st.one_of(st.none(), st.binary(), st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))))
+def test_the_list_of_the_dynamic_linker_comes_back_byte_for_byte(data: t.Optional[bytes]) -> None:
+    text = None if data is None else data.decode("utf-8", "surrogateescape")
+    assume(sum("#" in line for line in (text or "").split("\n")) < 2)
+    whole = preload.preloaded_with(text, PREFIX)
+    assert whole.startswith(f"{OURS}::")
+    assert whole.endswith(text or "")
+    assert preload.preloaded_without(whole) == text
+    assert preload.preloaded_with(whole, PREFIX) == whole
+
+
+@given(st.lists(st.sampled_from(["/a.so", "/b.so:/c.so", "# no", "", "\r"])), st.sampled_from(["", "\n"]))
+def test_what_others_add_to_the_list_stays(lines: t.List[str], end: str) -> None:
+    added = "\n".join(lines) + end
+    whole = preload.preloaded_with("/first.so\n", PREFIX) + added
+    assert preload.preloaded_without(whole) == f"/first.so\n{added}"
+    assert preload.preloaded_without(f"{added}\n{preload.preloaded_with(None, PREFIX)}") == f"{added}\n"
+
+
+@pytest.mark.parametrize("comments", ["# one\n# two\n", "/a.so # one\n/b.so\n#two"])
+def test_a_list_in_which_glibc_would_misread_a_comment(comments: str) -> None:
+    assert preload.preloaded_with("# one # and\n/a.so\n", PREFIX).endswith("::\n# one # and\n/a.so\n")
+    with pytest.raises(JemallocError) as caught:
+        preload.preloaded_with(comments, PREFIX)
+    assert str(caught.value) == (
+        "via: /etc/ld.so.preload has more than one comment, and glibc takes later ones for names of libraries when a "
+        "line is added; leave one of them."
+    )
+
+
+def test_references_by_the_list_of_the_dynamic_linker(root: pathlib.Path) -> None:
+    path = put(root / "etc/ld.so.preload", f"/a.so {PREFIX}/5.1.0/lib/libjemalloc.so\n")
+    assert preload.references(PREFIX, str(root)) == [path]
+    assert preload.references(f"{PREFIX}/5.3.1", str(root)) == []
+
+
+def test_find_command(tmp_path: pathlib.Path) -> None:
+    for name in ("a", "usr/local/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    tool = put(tmp_path / "a" / "tool", "", 0o755)
+    put(tmp_path / "usr/local/bin/tool", "", 0o755)
+    path = f":{tmp_path}/usr/local/bin:{tmp_path}/missing:{tmp_path}/a"
+    assert preload.find_command("tool", path, str(tmp_path)) == tool
+    assert preload.find_command("other", path, str(tmp_path)) == ""

@@ -37,9 +37,30 @@ LIBRARY = LINE.format("/opt/jemalloc/5.3.1/lib/libjemalloc.so.2")
         ("0::/a:b/puma.service\n", "puma.service"),
     ],
 )
-def test_unit_of(cgroup: str, expected: t.Optional[str]) -> None:
-    units = ["puma.service", "sidekiq@1.service", "_hidden.service"]
-    assert processes.unit_of(cgroup, units) == expected
+def test_member_of(cgroup: str, expected: t.Optional[str]) -> None:
+    units = [(name, False) for name in ("puma.service", "sidekiq@1.service", "_hidden.service")]
+    assert processes.member_of(cgroup, units) == (processes.Member(expected, expected) if expected else None)
+
+
+USER = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/{}\n"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "expected"),
+    [
+        ("0::/system.slice/system-job.slice/job@a.service\n", processes.Member("job@.service", "job@a.service")),
+        ("0::/system.slice/system-job.slice/job@b.service\n", processes.Member("job@b.service", "job@b.service")),
+        (USER.format("own.service"), processes.Member("own.service", "own.service", 1000)),
+        (USER.format("job@a.service"), None),
+        ("0::/system.slice/own.service\n", None),
+        (USER.format("puma.service"), processes.Member("user@1000.service", "user@1000.service")),
+    ],
+)
+def test_templates_and_units_of_users(cgroup: str, expected: t.Optional[processes.Member]) -> None:
+    units = [("job@.service", False), ("job@b.service", False), ("own.service", True), ("puma.service", False)]
+    if expected and expected.name.startswith("user@"):
+        units.append(("user@1000.service", False))
+    assert processes.member_of(cgroup, units) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,9 +111,12 @@ def proc(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def test_pids_by_unit(proc: pathlib.Path) -> None:
-    found = processes.pids_by_unit(["puma.service", "cron.service"], str(proc))
-    assert {unit: sorted(pids) for unit, pids in found.items()} == {"puma.service": [10, 11, 12], "cron.service": []}
+PUMA = [("puma.service", False)]
+
+
+def test_members(proc: pathlib.Path) -> None:
+    found = processes.members([*PUMA, ("cron.service", False)], str(proc))
+    assert {member.name: sorted(pids) for member, pids in found.items()} == {"puma.service": [10, 11, 12]}
 
 
 def test_installations_of(proc: pathlib.Path) -> None:
@@ -104,9 +128,9 @@ def test_a_process_that_ends_while_it_is_read(proc: pathlib.Path, monkeypatch: p
         raise ProcessLookupError(3, "No such process")
 
     monkeypatch.setattr(builtins, "open", gone)
-    found = processes.installations_of([10], PREFIX, str(proc)), processes.pids_by_unit(["puma.service"], str(proc))
+    found = processes.installations_of([10], PREFIX, str(proc)), processes.members(PUMA, str(proc))
     monkeypatch.undo()
-    assert found == ({}, {"puma.service": []})
+    assert found == ({}, {})
 
 
 def test_a_process_that_may_not_be_read(proc: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +156,7 @@ def test_a_process_that_may_not_be_read(proc: pathlib.Path, monkeypatch: pytest.
         ({1: {"5.3.1", "5.1.0"}, 2: {processes.DELETED}}, "5.3.1", [1, 2]),
         ({1: set()}, None, []),
         ({1: set(), 2: {"5.3.1"}, 3: {processes.DELETED}}, None, [2, 3]),
+        ({1: {"5.3.1"}, 2: set()}, "any", []),
     ],
 )
 def test_unproved(found: t.Dict[int, t.Set[str]], wanted: t.Optional[str], expected: t.List[int]) -> None:
@@ -155,3 +180,44 @@ def test_a_real_process(tmp_path: pathlib.Path, library: pathlib.Path) -> None:
         assert processes.installations_of([process.pid], str(tmp_path)) == {process.pid: {processes.DELETED}}
         assert processes.installations_of([process.pid], f"{tmp_path}2") == {process.pid: set()}
         process.stdin.close()
+
+
+def test_working_in(tmp_path: pathlib.Path) -> None:
+    targets = {"1": "/a/b", "2": "/a/b/c (deleted)", "3": "/a/bc/d", "4": "/a/b/c/d", "x": "/a/b/c"}
+    for name, target in targets.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cwd").symlink_to(target)
+    (tmp_path / "5").mkdir()
+    assert sorted(processes.working_in("/a/b", str(tmp_path))) == [2, 4]
+
+
+def test_memory(tmp_path: pathlib.Path) -> None:
+    for pid, pss in (("1", 10), ("2", 20)):
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "smaps_rollup").write_text(f"Rss: 99 kB\nPss: {pss} kB\nPss_Dirty: 5 kB\n")
+    assert processes.memory([1, 2, 3], str(tmp_path)) == 30 * 1024
+    assert processes.memory([os.getpid()]) > 0
+
+
+def test_descendants(tmp_path: pathlib.Path) -> None:
+    for pid, parent in ((1, 0), (10, 1), (11, 10), (12, 11), (13, 1), (14, 10)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a) b ( c) S {parent} 1 1 0\n")
+    (tmp_path / "15").mkdir()  # it ended while the directory was read
+    (tmp_path / "self").mkdir()
+    assert sorted(processes.descendants(10, str(tmp_path))) == [11, 12, 14]
+    assert processes.descendants(13, str(tmp_path)) == []
+
+
+def test_mapping(tmp_path: pathlib.Path) -> None:
+    for pid, maps, environment in (
+        (1, "7f00-7f01 r-xp 0 08:01 12   /lib/x.so\n7f02-7f03 r-xp 0 08:01 13   /lib/y.so\n", "A=1\0"),
+        (2, "7f00-7f01 r-xp 0 08:01 12   /lib/x.so\n", "A=1\0LD_PRELOAD=/lib/x.so\0"),
+        (3, "7f00-7f01 r-xp 0 08:01 12   /lib/x.so.2\n", ""),
+    ):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "maps").write_text(maps)
+        (tmp_path / str(pid) / "environ").write_text(environment)
+    (tmp_path / "4").mkdir()  # it ended while the directory was read
+    (tmp_path / "self").mkdir()
+    assert processes.mapping("/lib/x.so", str(tmp_path)) == [1]

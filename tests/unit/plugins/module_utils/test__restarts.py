@@ -29,6 +29,8 @@ class Fake:
         self.proc = root / "proc"
         self.pids = itertools.count(100)
         self.states: t.Dict[str, str] = {}
+        self.kill_mode, self.again = "control-group", 0
+        self.stopped = (0, "")
         self.calls: t.List[str] = []
         self.journal = (0, "")
         self.restarted = (0, "")
@@ -55,7 +57,10 @@ class Fake:
         if "restart" in arguments:
             return self._restart(unit)
         if "show" in arguments:
-            return 0, f"ActiveState={self.states.get(unit, '')}\nMainPID={self.main_pid(unit)}\n"
+            state, main_pid = self.states.get(unit, ""), self.main_pid(unit)
+            return 0, f"KillMode={self.kill_mode}\nNRestarts={self.again}\nActiveState={state}\nMainPID={main_pid}\n"
+        if "stop" in arguments:
+            return self.stopped
         return self.journal if arguments[0] == "journalctl" else (0, "")
 
     def main_pid(self, unit: str) -> str:
@@ -63,7 +68,7 @@ class Fake:
         return min((d.name for d in self.proc.iterdir() if unit in (d / "cgroup").read_text()), default="0")
 
     def _restart(self, unit: str) -> t.Tuple[int, str]:
-        drop_in = pathlib.Path(preload.drop_in_path(unit))
+        drop_in = pathlib.Path(preload.drop_in_path(systemd.template_of(unit) or unit))
         version = None
         if drop_in.exists():
             name = drop_in.read_text().split(f"{self.prefix}/")[1].split("/")[0]
@@ -113,12 +118,34 @@ def test_wanted(root: pathlib.Path) -> None:
         preload.Change(f"{root}/etc/systemd/system.conf.d/{preload.DROP_IN}", "x", None),
         preload.Change("/usr/local/bin/jemalloc.sh", "x", None, link=True),
     ]
-    units = [systemd.Unit("puma.service", "active")]
-    cron = restarts.Service("cron.service", None)
-    assert restarts.wanted(units, "5.3.1", [gone, *others], host_wide=False) == [PUMA, cron]
-    assert restarts.wanted(units, "5.3.1", others, host_wide=False) == [PUMA]
-    assert restarts.wanted([], "5.3.1", [gone], host_wide=True) == [restarts.Service("cron.service", "5.3.1")]
-    assert restarts.wanted([], None, [gone], host_wide=False) == [cron]
+    units = {systemd.Unit("puma.service", "active"): "5.3.1"}
+    puma, cron = restarts.Listed("puma.service", False, "5.3.1"), restarts.Listed("cron.service", False, None)
+    assert restarts.wanted(units, [gone, *others], False) == [puma, cron]
+    assert restarts.wanted(units, others, False) == [puma]
+    assert restarts.wanted({}, [gone], True) == [restarts.Listed("cron.service", False, "any")]
+    own = preload.Change(preload.drop_in_path("own.service", user=True), "x", None)
+    assert restarts.wanted({}, [own], False) == [restarts.Listed("own.service", True, None)]
+
+
+def entry(version: t.Optional[str], reason: str, before: t.Optional[str] = None) -> t.Dict[str, t.Any]:
+    """Return what a service that needs a restart looks like in a result."""
+    name = "puma.service"
+    return {"name": name, "version": version, "uid": None, "unit": name, "before": before, "reason": reason}
+
+
+def needed(*arguments: t.Any, **more: t.Any) -> t.List[t.Dict[str, t.Any]]:
+    """Return the services that have to be restarted."""
+    return [each for each in restarts.running(*arguments, **more) if each["reason"]]
+
+
+def test_a_drop_in_that_changes_in_another_way_needs_a_restart_too(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", "5.3.1")
+    listed = [restarts.Listed("puma.service", False, "5.3.1")]
+    path = preload.drop_in_path("puma.service")
+    changed = needed(fake, listed, prefix, [preload.Change(path, "old", "new")])
+    assert changed == [entry("5.3.1", "its drop-in is going to differ", "old")]
+    assert needed(fake, listed, prefix, [preload.Change(path, None, "new")]) == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +162,7 @@ def test_wanted(root: pathlib.Path) -> None:
         (["5.3.1", None], None, None, "1 of its 2 processes still map jemalloc"),
     ],
 )
-def test_needed(
+def test_running(
     use: t.Callable[..., Fake],
     prefix: str,
     runs: t.List[t.Optional[str]],
@@ -148,8 +175,24 @@ def test_needed(
         fake.start(f"{number}.service", release)
     for directory in fake.proc.iterdir():
         (directory / "cgroup").write_text("0::/system.slice/puma.service\n")
-    expected = [] if reason is None else [{"name": "puma.service", "version": version, "reason": reason}]
-    assert restarts.needed([restarts.Service("puma.service", version)], prefix, rebuilt) == expected
+    expected = [] if reason is None else [entry(version, reason)]
+    listed = [restarts.Listed("puma.service", False, version)]
+    assert needed(fake, listed, prefix, rebuilt=rebuilt) == expected
+
+
+@pytest.mark.parametrize("kill_mode", ["process", "none"])
+def test_what_a_restart_spares_is_not_the_service(use: t.Callable[..., Fake], prefix: str, kill_mode: str) -> None:
+    fake = use()
+    listed = [restarts.Listed("puma.service", False, "5.3.1")]
+    fake.start("puma.service", "5.3.1", count=2)
+    (fake.proc / "101" / "maps").write_text("7f00-7f01 r-xp 0 08:01 12   /bin/sleep\n")
+    assert needed(fake, listed, prefix) == [entry("5.3.1", "1 of its 2 processes do not map jemalloc 5.3.1")]
+    assert restarts.prove(fake, [PUMA], prefix, -1) == {PUMA: "its process 101 does not map jemalloc 5.3.1"}
+    fake.kill_mode = kill_mode
+    assert needed(fake, listed, prefix) == []
+    assert restarts.prove(fake, [PUMA], prefix, 60) == {}
+    (fake.proc / "100" / "maps").write_text("7f00-7f01 r-xp 0 08:01 12   /usr/sbin/cron\n")
+    assert needed(fake, listed, prefix) == [entry("5.3.1", "1 of its 1 processes do not map jemalloc 5.3.1")]
 
 
 @pytest.mark.parametrize(
@@ -200,8 +243,21 @@ def test_prove(use: t.Callable[..., Fake], prefix: str) -> None:
     fake.start("cron.service", None)
     assert restarts.prove(fake, [PUMA, restarts.Service("cron.service", None)], prefix, 60) == {}
     assert fake.calls == [
-        f"systemctl show --property=ActiveState,MainPID -- {unit}" for unit in ("puma.service", "cron.service") * 2
+        f"systemctl show --property=ActiveState,MainPID,KillMode,NRestarts -- {unit}"
+        for unit in ("puma.service", "cron.service") * 2
     ]
+
+
+def test_prove_health(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", "5.3.1", count=2)
+    for pid in ("100", "101"):
+        (fake.proc / pid / "smaps_rollup").write_text("00 ---p\nRss:  9999 kB\nPss:  1024 kB\nPss_Anon:  512 kB\n")
+    for limit in (None, 2 << 20):
+        assert restarts.prove_health(fake, [PUMA], prefix, 60, limit) == {}
+    assert restarts.prove_health(fake, [PUMA], prefix, 60, 1 << 20) == {PUMA: "its processes take 2 MiB, more than 1"}
+    fake.states["puma.service"] = "failed"
+    assert restarts.prove_health(fake, [PUMA], prefix, -1, 1) == {PUMA: "it is failed"}
 
 
 def test_prove_nobody(use: t.Callable[..., Fake], prefix: str) -> None:
@@ -242,7 +298,16 @@ def test_prove_a_service_without_processes(use: t.Callable[..., Fake], prefix: s
     assert restarts.prove(fake, [PUMA], prefix, -1) == {PUMA: "it has no process"}
 
 
-def test_prove_a_service_that_is_started_over_and_over(
+def test_prove_a_service_that_systemd_starts_over_and_over(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", None)
+    fake.again = 3
+    assert restarts.prove(fake, [PUMA], prefix, -1) == {PUMA: "it does not stay up, systemd started it 3 times again"}
+    fake.start("puma.service", "5.3.1")
+    assert restarts.prove(fake, [PUMA], prefix, 60) == {}
+
+
+def test_prove_a_service_whose_main_process_changes(
     use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = use()
@@ -273,7 +338,9 @@ def test_journal(use: t.Callable[..., Fake], answer: t.Tuple[int, str], expected
     fake = use()
     fake.journal = answer
     assert restarts.journal(fake, PUMA) == expected
-    assert fake.calls == ["journalctl --no-pager --quiet --output=cat --lines=3 --unit=puma.service"]
+    command = "journalctl --no-pager --quiet --output=cat --lines=3"
+    asked = [f"{command} _SYSTEMD_UNIT=puma.service", f"{command} --unit=puma.service"]
+    assert fake.calls == (asked[:1] if expected else asked)
 
 
 def test_all_goes_well(use: t.Callable[..., Fake], prefix: str) -> None:
@@ -317,6 +384,35 @@ def test_a_service_that_ran_without_it_goes_back_to_that(use: t.Callable[..., Fa
     assert not path.parent.exists()
 
 
+def test_one_that_does_not_start_goes_back_before_the_others_are_waited_for(
+    use: t.Callable[..., Fake], prefix: str
+) -> None:
+    fake = use("5.3.1")
+    for unit in ("puma.service", "sidekiq.service"):
+        drop_in(prefix, unit)
+    fake.restarted = (124, "")
+    others = restarts.Service("cron.service", None)
+    fake.start("cron.service", None)
+    _proved, failures = restarts.restart_and_prove(
+        fake, [PUMA, restarts.Service("sidekiq.service", "5.3.1"), others], prefix, 1
+    )
+    assert [failure.service.name for failure in failures] == ["puma.service", "sidekiq.service"]
+    done = [call.split()[-1] for call in fake.calls if "restart" in call]
+    assert done == ["puma.service", "puma.service", "sidekiq.service", "sidekiq.service", "cron.service"]
+
+
+@pytest.mark.parametrize(("state", "stopped", "ends"), [("activating", 124, 2), ("activating", 0, 1), ("active", 0, 0)])
+def test_a_start_that_hangs_is_ended(
+    use: t.Callable[..., Fake], prefix: str, state: str, stopped: int, ends: int
+) -> None:
+    fake = use()
+    drop_in(prefix)
+    fake.states["puma.service"], fake.stopped = state, (stopped, "")
+    assert restarts.go_back(fake, PUMA, prefix, None, 1) == "it runs again without the library as before"
+    stop, kill = "timeout 5 systemctl stop -- puma.service", "systemctl kill --signal=SIGKILL -- puma.service"
+    assert [call for call in fake.calls if "stop" in call or "kill" in call] == [stop, kill][:ends]
+
+
 def test_a_service_that_was_broken_before_too(use: t.Callable[..., Fake], prefix: str) -> None:
     fake = use("5.1.0", "5.3.1")
     drop_in(prefix)
@@ -336,3 +432,66 @@ def test_nothing_of_ours_to_take_back(use: t.Callable[..., Fake], prefix: str, v
     service = restarts.Service("puma.service", version)
     assert restarts.go_back(fake, service, prefix, "5.1.0", 1) == "there is nothing of ours to take back"
     assert fake.calls == []
+
+
+def test_a_drop_in_that_was_there_before_comes_back(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use("5.3.1")
+    path = drop_in(prefix)
+    before = path.read_text().replace("current", "5.1.0").replace(":/a.so", ":/b.so")
+    fake.start("puma.service", "5.1.0")
+    fake.restarted = (1, "")
+    service = restarts.Service("puma.service", "5.3.1", before=before)
+    _proved, failures = restarts.restart_and_prove(fake, [service], prefix, 1)
+    assert failures[0].back == "it runs again with jemalloc 5.1.0 as before"
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_all_instances_of_a_template_go_back(use: t.Callable[..., Fake], prefix: str, starts: bool) -> None:
+    fake = use("5.3.1")
+    path = drop_in(prefix, "job@.service")
+    fake.restarted = (0 if starts else 1, "")
+    services = [restarts.Service(f"job@{name}.service", "5.3.1", unit="job@.service") for name in "ab"]
+    _proved, failures = restarts.restart_and_prove(fake, services, prefix, 1)
+    back = "it runs again without the library as before"
+    expected = [f"job@{name}.service: it is failed; {back}" for name in "ab"]
+    if not starts:
+        expected = [
+            f"job@a.service: it did not start: 1; {back}",
+            "job@b.service: another instance of job@.service failed; it runs as before",
+        ]
+    assert [str(failure) for failure in failures] == expected
+    assert not path.parent.exists()
+
+
+def test_a_service_of_a_user(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    service = restarts.Service("agent.service", "5.3.1", 65534)
+    restarts.restart(fake, service, 7)
+    restarts.journal(fake, service)
+    assert fake.calls[0].startswith("timeout 7 setpriv --reuid=65534 --regid=")
+    assert "XDG_RUNTIME_DIR=/run/user/65534 systemctl --user restart -- agent.service" in fake.calls[0]
+    assert fake.calls[1].endswith("_SYSTEMD_USER_UNIT=agent.service")
+    assert fake.calls[2].endswith("--user-unit=agent.service")
+    assert str(service) == "agent.service of user 65534"
+    assert service.drop_in.endswith("/etc/systemd/user/agent.service.d/zz-preload-jemalloc.conf")
+    assert systemd.command(4242)[1:3] == ["--reuid=4242", "--regid=4242"]
+
+
+def test_what_the_files_say(root: pathlib.Path, prefix: str) -> None:
+    texts = {"puma": f"{prefix}/current/lib/x", "cron": f"{prefix}/5.1.0/lib/x:/foreign", "nginx": "UnsetEnvironment="}
+    for name, text in texts.items():
+        path = pathlib.Path(preload.drop_in_path(f"{name}.service"))
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    changes = [
+        preload.Change(preload.drop_in_path("puma.service"), "x", None),
+        preload.Change(preload.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
+        preload.Change("/etc/environment", None, "x"),
+    ]
+    assert sorted(restarts.by_files(changes, prefix, "5.3.1"), key=str) == [
+        restarts.Listed("cron.service", False, "5.1.0"),
+        restarts.Listed("job@.service", True, "5.3.1"),
+        restarts.Listed("nginx.service", False, None),
+        restarts.Listed("puma.service", False, None),
+    ]

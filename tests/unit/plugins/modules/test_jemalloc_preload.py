@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import typing as t
 
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
+from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as cpus
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _watchdog as watchdog
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_preload as module
 
 SYSTEMCTL = """
@@ -24,8 +28,14 @@ SYSTEMCTL = """
 while [ "$1" != -- ]; do shift; done; shift
 for unit; do
   state=loaded
-  case $unit in missing*) state=not-found ;; esac
+  case $unit in missing*|no-command*|tool*) state=not-found ;; esac
   printf 'Id=%s\\nLoadState=%s\\nActiveState=active\\n' "$unit" "$state"
+  case $unit in
+    own.timer) printf 'Triggers=cleanup.service\\nAccept=no\\n\\n'; continue ;;
+    own.socket) printf 'Triggers=own@9.service\\nAccept=yes\\n\\n'; continue ;;
+    hidden*) printf 'RootDirectory=/srv/root\\n' ;;
+    limited*) printf 'CPUQuotaPerSecUSec=2.500000s\\nAllowedCPUs=0-7\\n' ;;
+  esac
   printf 'FragmentPath=@UNITS@/%s\\nDropInPaths=\\nEnvironmentFiles=\\n\\n' "$unit"
 done
 """
@@ -36,10 +46,11 @@ Snapshot = t.Callable[[pathlib.Path], t.Dict[str, t.Any]]
 
 @pytest.fixture
 def prefix(tmp_path: pathlib.Path, installed: t.Callable[..., None]) -> str:
-    """A store with 9.9.8 and, current, 9.9.9."""
+    """A store with 9.9.8, which was built for profiling, and, current, 9.9.9."""
     for version in ("9.9.8", "9.9.9"):
-        installed(str(tmp_path / "store"), version)
-        store.switch(str(tmp_path / "store"), version)
+        options = {"cxx": False, "prof": version == "9.9.8", "lg_page": None}
+        installed(str(tmp_path / "store"), version, options=options)
+        publish.switch(str(tmp_path / "store"), version, publish.Undo())
     return str(tmp_path / "store")
 
 
@@ -67,16 +78,16 @@ def scopes(call: Call, prefix: str, systemctl: t.Any) -> Call:
 
 UNIT = "etc/systemd/system/{}.service.d/zz-preload-jemalloc.conf"
 MANAGER = "etc/systemd/system.conf.d/zz-preload-jemalloc.conf"
-COMMON = ["etc/profile.d/jemalloc.sh", "usr/local/bin/jemalloc.sh"]
+COMMON = ["etc/profile.d/jemalloc.sh", "usr/local/bin/jemalloc.sh", "usr/local/bin/no-jemalloc.sh"]
 PUMA, CRON = UNIT.format("puma"), UNIT.format("cron")
 
 #: What is there before; what is wanted; the files that change.
 SCENARIOS: t.List[t.Tuple[t.Optional[t.Dict[str, t.Any]], t.Dict[str, t.Any], t.List[str]]] = [
     (None, {}, COMMON),
-    (None, {"services": ["puma"]}, [COMMON[0], PUMA, COMMON[1]]),
-    (None, {"services": ["puma", "puma.service", "cron"]}, [COMMON[0], PUMA, CRON, COMMON[1]]),
+    (None, {"services": ["puma"]}, [COMMON[0], PUMA, *COMMON[1:]]),
+    (None, {"services": ["puma", "puma.service", "cron"]}, [COMMON[0], PUMA, CRON, *COMMON[1:]]),
     (None, {"host": True}, [MANAGER, "etc/environment", *COMMON]),
-    (None, {"host": True, "services": ["puma"]}, [MANAGER, "etc/environment", COMMON[0], PUMA, COMMON[1]]),
+    (None, {"host": True, "services": ["puma"]}, [MANAGER, "etc/environment", COMMON[0], PUMA, *COMMON[1:]]),
     (None, {"state": "absent"}, []),
     ({"services": ["puma"]}, {"services": ["cron"]}, [PUMA, CRON]),
     ({"services": ["puma"]}, {"host": True}, [PUMA, MANAGER, "etc/environment", COMMON[0]]),
@@ -174,13 +185,11 @@ def test_a_library_that_is_not_fit_is_never_referred_to(
     files.write_file(str(path), b"no library")
     tree = store.fingerprint(f"{prefix}/9.9.9")
     receipt = pathlib.Path(prefix, "9.9.9", "receipt.json")
-    receipt.write_text(json.dumps({"files": tree}))
+    receipt.write_text(json.dumps({**json.loads(receipt.read_text()), "files": tree}))
     before = snapshot(root)
     message = scopes(host=True)["msg"]
-    start = (
-        f"The library {prefix}/current/lib/libjemalloc.so is not fit for this host, /bin/true fails with it preloaded ("
-    )
-    assert message.startswith(start)
+    path = f"{prefix}/current/lib/libjemalloc.so"
+    assert message == f"The library {path} is not fit for this host: it is not an ELF file; nothing refers to it."
     assert snapshot(root) == before
 
 
@@ -193,7 +202,7 @@ def test_foreign_files_are_named(scopes: Call, root: pathlib.Path, monkeypatch: 
     path = f"{root}/usr/local/bin/jemalloc.sh"
     assert found["foreign"] == [path]
     assert warnings == [f"{path} was not made by this collection and is left as it is."]
-    assert found["files"] == [f"{root}/etc/profile.d/jemalloc.sh"]
+    assert found["files"] == [f"{root}/etc/profile.d/jemalloc.sh", f"{root}/usr/local/bin/no-jemalloc.sh"]
 
 
 def running(root: pathlib.Path, maps: str) -> None:
@@ -208,14 +217,24 @@ def running(root: pathlib.Path, maps: str) -> None:
     ("runs", "arguments", "check", "expected"),
     [
         ("9.9.9", {"services": ["puma"]}, False, None),
-        ("9.9.8", {"services": ["puma"]}, False, ("9.9.9", "do not map jemalloc 9.9.9")),
-        ("9.9.9", {"services": ["puma"], "version": "9.9.10"}, True, ("9.9.10", "do not map jemalloc 9.9.10")),
+        ("9.9.8", {"services": ["puma"]}, False, ("9.9.9", "1 of its 1 processes do not map jemalloc 9.9.9")),
+        (
+            "9.9.9",
+            {"services": ["puma"], "version": "9.9.10"},
+            True,
+            ("9.9.10", "1 of its 1 processes do not map jemalloc 9.9.10"),
+        ),
         ("9.9.9", {"services": ["puma"], "version": "9.9.10"}, False, None),
-        ("9.9.9", {"services": ["puma"], "rebuilt": "9.9.9"}, True, ("9.9.9", "do not map jemalloc 9.9.9")),
+        (
+            "9.9.9",
+            {"services": ["puma"], "rebuilt": "9.9.9"},
+            True,
+            ("9.9.9", "1 of its 1 processes do not map jemalloc 9.9.9"),
+        ),
         ("9.9.9", {"services": ["puma"], "rebuilt": "9.9.9"}, False, None),
-        ("9.9.9", {}, False, (None, "still map jemalloc")),
-        ("9.9.9", {"state": "absent"}, False, (None, "still map jemalloc")),
-        ("9.9.8", {"host": True}, False, ("9.9.9", "do not map jemalloc 9.9.9")),
+        ("9.9.9", {}, False, (None, "1 of its 1 processes still map jemalloc")),
+        ("9.9.9", {"state": "absent"}, False, (None, "1 of its 1 processes still map jemalloc")),
+        ("9.9.8", {"host": True}, False, ("any", "its drop-in is going to differ")),
     ],
 )
 def test_who_needs_a_restart(
@@ -231,9 +250,273 @@ def test_who_needs_a_restart(
     running(root, f"{prefix}/{runs}/lib/libjemalloc.so.2")
     wanted = []
     if expected:
-        reason = f"1 of its 1 processes {expected[1]}"
-        wanted = [{"name": "puma.service", "version": expected[0], "reason": reason}]
-    assert scopes(_check=check, **arguments)["restarts"] == wanted
+        name = "puma.service"
+        wanted = [{"name": name, "version": expected[0], "uid": None, "unit": name, "reason": expected[1]}]
+    found = scopes(_check=check, **arguments)["restarts"]
+    assert [{key: value for key, value in each.items() if key != "before"} for each in found] == wanted
+
+
+OWN = "etc/systemd/system/{}.d/zz-preload-jemalloc.conf"
+
+
+def test_what_a_service_wants_of_its_own(scopes: Call, root: pathlib.Path, prefix: str) -> None:
+    wanted = {"name": "sidekiq@", "version": "9.9.8", "malloc_conf": {"narenas": 2, "prof_prefix": "/tmp/%p"}}
+    services = ["puma", wanted, "own.timer", "own.socket", {"name": "missing", "must_exist": False}]
+    found = scopes(services=services)
+    names = ["puma.service", "sidekiq@.service", "cleanup.service", "own@.service", "missing.service"]
+    assert sorted(found["files"][1:-2]) == sorted(str(root / OWN.format(name)) for name in names)
+    text = (root / OWN.format("sidekiq@.service")).read_text().splitlines()
+    assert text[2:] == [
+        f'Environment="LD_PRELOAD={prefix}/9.9.8/lib/libjemalloc.so"',
+        'Environment="MALLOC_CONF=narenas:2,prof_prefix:/tmp/%%p"',
+    ]
+    assert not scopes(services=services)["changed"]
+
+
+def test_arenas_for_the_cpus_of_a_service(scopes: Call, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpus, "_CPU_MAX", "missing")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(16)))
+    unit = root / "usr/lib/systemd/user/agent.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nCPUQuota=500%\nCPUQuota=150%\nAllowedCPUs=0-3\n")
+    expected = {"puma": 64, "limited": 12, "limited@": 12, "agent": 8}
+    services = [{"name": name, "malloc_conf": {"narenas": "auto"}} for name in expected]
+    services[-1]["scope"] = "user"
+    diffs = [scopes(_check=check, services=services)["diff"] for check in (True, False)]
+    assert diffs[0] == diffs[1]
+    for name, arenas in expected.items():
+        path = root / OWN.format(f"{name}.service").replace("/system/", "/user/" if name == "agent" else "/system/")
+        assert path.read_text().splitlines()[-1] == f'Environment="MALLOC_CONF=narenas:{arenas}"'
+    assert not scopes(services=services)["changed"]
+
+
+@pytest.fixture
+def asked(program: t.Callable[[str, str], pathlib.Path]) -> t.Callable[[], t.List[str]]:
+    """Return each MALLOC_CONF with which a program was run; one with retain in it makes the library complain."""
+    words = '"<jemalloc>: Invalid conf pair: retain:true"'
+    log = program("timeout", f'case "$*" in *retain*) echo {words} >&2 ;; *) exec /usr/bin/timeout "$@" ;; esac\n')
+    return lambda: re.findall(r"MALLOC_CONF=(\S+)", log.read_text())
+
+
+def test_the_library_is_asked_once(scopes: Call, asked: t.Callable[[], t.List[str]]) -> None:
+    same = {"malloc_conf": {"preset": "low_memory", "narenas": 2}}
+    conf = "narenas:2,lg_tcache_max:10,dirty_decay_ms:1000,muzzy_decay_ms:0"
+    services: t.List[t.Any] = ["puma", {"name": "sidekiq", **same}, {"name": "app", **same}]
+    scopes(_check=True, services=services)
+    assert asked() == []
+    scopes(services=services)
+    assert asked() == [conf]
+    scopes(services=services)
+    assert not scopes(services=services)["changed"]
+    scopes(services=[*services, {"name": "cron", "malloc_conf": {"stats_print": True}}])
+    assert asked() == [conf, "stats_print:false"]
+
+
+def test_what_the_library_does_not_take(
+    scopes: Call, root: pathlib.Path, snapshot: Snapshot, asked: t.Callable[[], t.List[str]]
+) -> None:
+    before = snapshot(root)
+    message = scopes(services=[{"name": "puma", "malloc_conf": {"retain": True}}])["msg"]
+    assert message == (
+        "services: puma.service: jemalloc 9.9.9 on this host does not take its malloc_conf, retain:true: <jemalloc>: "
+        "Invalid conf pair: retain:true; nothing was changed."
+    )
+    assert asked() == ["retain:true"]
+    assert snapshot(root) == before
+
+
+def test_units_of_users(scopes: Call, root: pathlib.Path, systemctl: t.Any) -> None:
+    unit = root / "usr/lib/systemd/user/agent.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nEnvironment=LD_PRELOAD=/a.so\nEnvironmentFile=-/missing\n")
+    path = root / "etc/systemd/user/agent.service.d/zz-preload-jemalloc.conf"
+    found = scopes(services=[{"name": "agent", "scope": "user"}])
+    assert str(path) in found["files"]
+    assert "libjemalloc.so:/a.so" in path.read_text()
+    assert "daemon-reload" in systemctl[0].read_text()
+    message = scopes(services=[{"name": "missing", "scope": "user"}])["msg"]
+    assert message.startswith(f"services: there is no user unit missing.service in {root}/etc/systemd/user, ")
+    scopes(state="absent")
+    assert not path.parent.exists()
+
+
+def test_exclude(scopes: Call, root: pathlib.Path, program: t.Callable[[str, str], pathlib.Path]) -> None:
+    tool = program("tool", "").with_suffix("")
+    (root / "lib" / "cron.service").write_text("[Service]\nEnvironment=LD_PRELOAD=/a.so\n")
+    found = scopes(host=True, exclude=["php-fpm", "cron", "tool"])
+    assert found["restarts"] == []
+    assert (root / OWN.format("php-fpm.service")).read_text().splitlines()[2:] == ["UnsetEnvironment=LD_PRELOAD"]
+    assert (root / OWN.format("cron.service")).read_text().splitlines()[2:] == ['Environment="LD_PRELOAD=/a.so"']
+    script = root / "usr/local/bin/tool"
+    assert script.read_text().splitlines()[-1] == f'exec {root}/usr/local/bin/no-jemalloc.sh {tool} "$@"'
+    assert script.stat().st_mode & 0o777 == 0o755
+    assert not scopes(host=True, exclude=["php-fpm", "cron", "tool"])["changed"]
+    assert str(script) in scopes(host=True)["files"]
+    assert not script.exists()
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> t.List[t.Tuple[str, str]]:
+    """What the watchdog is asked to write, which it does and finds good unless the text asks for another verdict."""
+    asked: t.List[t.Tuple[str, str]] = []
+
+    def activate(path: str, content: str, _library: str, _systemd: bool) -> str:
+        asked.append((path, content))
+        if "bad" in content:
+            return "a shell: exit status 1"
+        files.write_file(path, content.encode())
+        return ""
+
+    monkeypatch.setattr(watchdog, "activate", activate)
+    return asked
+
+
+@pytest.mark.parametrize("before", [None, "", "/foreign.so\n", "/foreign.so"])
+def test_the_list_of_the_dynamic_linker(
+    scopes: Call, root: pathlib.Path, prefix: str, watched: t.Any, before: t.Optional[str]
+) -> None:
+    path, without = root / "etc/ld.so.preload", root / "etc/ld.so.preload.without-jemalloc"
+    if before is not None:
+        path.write_text(before)
+    arguments = {"host": True, "via": "ld_so_preload", "services": ["puma"], "exclude": ["cron"]}
+    predicted = scopes(_check=True, **arguments)
+    assert watched == []
+    found = scopes(**arguments)
+    assert found == predicted
+    assert found["files"][-1] == str(path)
+    ours = f"{prefix}/current/lib/libjemalloc.so::"
+    note = ":" if before is None else ""
+    assert path.read_text() == f"{ours}{note}\n{before or ''}"
+    assert watched == [(str(path), path.read_text())]
+    assert without.read_text() == (before or "")
+    bind = f"InaccessiblePaths=-{path}" if before is None else f"BindReadOnlyPaths=-{without}:{path}"
+    assert (root / OWN.format("cron.service")).read_text().splitlines()[2:] == ["UnsetEnvironment=LD_PRELOAD", bind]
+    assert not scopes(**arguments)["changed"]
+    assert preload.references(f"{prefix}")[-1] == str(path)
+    gone = scopes()
+    assert gone["files"][0] == str(path)
+    assert (path.read_text() if path.exists() else None) == before
+    assert not without.exists()
+
+
+def test_a_library_that_the_watchdog_refuses(
+    scopes: Call, root: pathlib.Path, watched: t.Any, snapshot: Snapshot
+) -> None:
+    (root / "etc/ld.so.preload").write_text("/bad.so\n")
+    scopes(services=["cron"])
+    before = snapshot(root)
+    found = scopes(host=True, via="ld_so_preload", services=["puma"])
+    assert found["msg"] == (
+        f"{root}/etc/ld.so.preload: new processes do not start with the library (a shell: exit status 1); all files "
+        "are as before."
+    )
+    after = snapshot(root)
+    assert {name: entry[:2] for name, entry in after.items()} == {name: entry[:2] for name, entry in before.items()}
+
+
+def test_a_host_without_systemd_is_told_what_does_not_apply(
+    scopes: Call, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: t.List[str] = []
+    monkeypatch.setattr(host.Host, "warn", lambda _self, message: warnings.append(message))
+    (root / "run/systemd/system").rmdir()
+    assert scopes(host=True)["changed"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("systemd is not the init of this host: logins, ssh and cron preload the library ")
+
+
+def test_what_cannot_preload_is_said_before_it_is_tried(
+    scopes: Call, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    warnings: t.List[str] = []
+    monkeypatch.setattr(host.Host, "warn", lambda _self, message: warnings.append(message))
+    reason = f"hidden.service: RootDirectory=/srv/root hides {prefix} from it; add BindReadOnlyPaths={prefix}"
+    assert scopes(services=["puma", "hidden"])["msg"] == (
+        f"services: {reason}; take it off the list, or set force: true for it to try all the same."
+    )
+    assert warnings == []
+    assert scopes(services=["puma", {"name": "hidden", "force": True}])["changed"]
+    assert warnings == [f"services: {reason}."]
+
+
+REFUSED: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
+    (
+        {"services": [{"name": "puma", "verison": "9.9.8"}]},
+        "services: {'name': 'puma', 'verison': '9.9.8'}: an entry has no key verison; it is a name or has name, "
+        "version, malloc_conf, scope, must_exist, force.",
+    ),
+    (
+        {"services": [["puma"]]},
+        "services: ['puma']: an entry needs a name; it is a name or has name, version, malloc_conf, scope, must_exist, "
+        "force.",
+    ),
+    ({"services": [{"name": "puma", "scope": "x"}]}, "services: puma.service: scope is 'x'; it is system or user."),
+    ({"services": [{"name": "puma", "force": 1}]}, "services: puma.service: force is 1; it is true or false."),
+    (
+        {"services": [{"name": "puma", "malloc_conf": "narenas:2"}]},
+        "services: puma.service: malloc_conf is to have names and values, as narenas: 2.",
+    ),
+    (
+        {"services": [{"name": "puma", "malloc_conf": {"narena": 2}}]},
+        "services: puma.service: malloc_conf: jemalloc has no option 'narena'; did you mean narenas, which "
+        "is there in 3.6.0 on?",
+    ),
+    (
+        {"services": ["puma", {"name": "puma", "force": True}]},
+        "services: puma.service is listed twice, with different settings; keep one of them.",
+    ),
+    (
+        {"services": ["puma"], "exclude": ["puma"]},
+        "exclude: puma.service is in services too; take it off one of the lists.",
+    ),
+    (
+        {"exclude": ["no-command"]},
+        "exclude: 'no-command' is neither a service of this host nor a command on the PATH; take it off the list.",
+    ),
+    (
+        {"host": True, "via": "ld_so_preload", "services": [{"name": "puma", "version": "9.9.8"}]},
+        "services: puma.service wants jemalloc 9.9.8, but with via: ld_so_preload every process has 9.9.9; leave out "
+        "its version, or use via: environment.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_what_is_refused(
+    scopes: Call, root: pathlib.Path, snapshot: Snapshot, arguments: t.Dict[str, t.Any], message: str
+) -> None:
+    before = snapshot(root)
+    for check in (True, False):
+        assert scopes(_check=check, **arguments)["msg"] == message
+    assert snapshot(root) == before
+
+
+def test_what_is_refused_for_what_stands_there(
+    scopes: Call, root: pathlib.Path, prefix: str, program: t.Callable[[str, str], pathlib.Path], monkeypatch: t.Any
+) -> None:
+    program("tool", "")
+    (root / "usr/local/bin").mkdir(parents=True)
+    (root / "usr/local/bin/tool").write_text("#!/bin/sh\n")
+    path = f"{root}/usr/local/bin/tool"
+    assert scopes(exclude=["tool"])["msg"] == (
+        f"exclude: {path} is there and not ours; call tool there by no-jemalloc.sh."
+    )
+    message = scopes(services=[{"name": "puma", "version": "9.9.7"}])["msg"]
+    assert message.startswith(f"{prefix}/9.9.7 cannot be preloaded: no such release is installed there; run ")
+    monkeypatch.setattr(module.platform, "libc", lambda: "musl")
+    assert scopes(host=True, via="ld_so_preload")["msg"] == (
+        "via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment."
+    )
+
+
+def test_pages_that_are_too_large(call: Call, scopes: Call, installed: t.Callable[..., None], prefix: str) -> None:
+    installed(prefix, "9.9.7", platform={"lg_page": 9})
+    publish.switch(prefix, "9.9.7", publish.Undo())
+    message = scopes(services=["puma"])["msg"]
+    assert message == (
+        f"{prefix}/9.9.7 was built for pages of 512 bytes, this host uses {os.sysconf('SC_PAGE_SIZE')}; build it here "
+        "by method: source."
+    )
 
 
 def test_errors(
@@ -244,7 +527,7 @@ def test_errors(
         (
             {"services": ["puma", "missing"]},
             "services: systemd on this host knows no such service: missing; 'systemctl list-unit-files' "
-            "lists what it has.",
+            "lists what it has, and one that comes later is named with must_exist: false.",
         ),
         (
             {"services": ["a b"]},
@@ -252,7 +535,7 @@ def test_errors(
         ),
         (
             {"prefix": f"{tmp_path}/other"},
-            f"{tmp_path}/other/current cannot be preloaded: no release is installed there; {install_first}",
+            f"{tmp_path}/other/current cannot be preloaded: no such release is installed there; {install_first}",
         ),
         (
             {"prefix": "/a b"},
@@ -283,20 +566,77 @@ def test_check_mode_of_the_first_run(scopes: Call, tmp_path: pathlib.Path, root:
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "user", "message"),
     [
-        (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied; run this as root (become: true)."),
-        (OSError(28, "No space left on device", "/x"), "/x: No space left on device; all files are as before."),
+        (OSError(28, "No space left on device", "/x"), 0, "/x: No space left on device; all files are as before."),
+        (OSError(28, "No space left on device"), 0, "this host: No space left on device; all files are as before."),
+        (PermissionError(13, "Permission denied", "/x"), 0, "/x: Permission denied; all files are as before."),
+        (PermissionError(13, "Permission denied", "/x"), 7, "/x: Permission denied; run this as root (become: true)."),
     ],
 )
-def test_errors_of_the_system(scopes: Call, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str) -> None:
-    def fail(_changes: t.Any) -> t.NoReturn:
+def test_errors_of_the_system(
+    scopes: Call, monkeypatch: pytest.MonkeyPatch, error: OSError, user: int, message: str
+) -> None:
+    def fail() -> t.NoReturn:
         raise error
 
-    monkeypatch.setattr(preload, "apply", fail)
+    monkeypatch.setattr(preload, "clear_leftovers", fail)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
     assert scopes()["msg"] == message
+
+
+def test_what_a_killed_run_left_is_cleared_and_systemd_reads_its_files(
+    scopes: Call, root: pathlib.Path, systemctl: t.Any, tmp_path: pathlib.Path
+) -> None:
+    scopes(services=["puma"])
+    for directory in (root / "etc", (root / PUMA).parent, root / "usr/local/bin"):
+        (directory / f".x{files.TEMPORARY_SUFFIX}").write_text("half")
+    lock = tmp_path / "preload-jemalloc.lock"
+    lock.write_text("left by one that was killed")
+    systemctl[0].write_text("")
+    scopes(_check=True)
+    assert lock.exists()
+    assert not scopes(services=["puma"])["changed"]
+    assert systemctl[0].read_text().splitlines()[0] == "daemon-reload"
+    assert not lock.exists()
+    assert list(root.rglob(f"*{files.TEMPORARY_SUFFIX}")) == []
+    systemctl[0].write_text("")
+    scopes(services=["puma"])
+    assert "daemon-reload" not in systemctl[0].read_text()
 
 
 def test_the_documentation_names_the_arguments() -> None:
     for name in module.ARGUMENTS:
         assert f"\n  {name}:\n" in module.DOCUMENTATION
+
+
+def contents(taken: t.Mapping[str, t.Any], without: str) -> t.Dict[str, t.Any]:
+    """Return the modes and contents of a picture's files, but for one of them."""
+    return {name: entry[:2] for name, entry in taken.items() if name != without and entry[1] is not None}
+
+
+@pytest.mark.parametrize("via", ["environment", "ld_so_preload"])
+@pytest.mark.parametrize("there", [{}, {"services": ["cron", {"name": "puma", "version": "9.9.8"}]}, {"host": True}])
+def test_what_a_run_changed_is_given_back(
+    scopes: Call, root: pathlib.Path, snapshot: Snapshot, watched: t.Any, via: str, there: t.Dict[str, t.Any]
+) -> None:
+    shared = root / "etc" / ("environment" if via == "environment" else "ld.so.preload")
+    shared.write_text("# theirs\n")
+    scopes(**there)
+    before = snapshot(root)
+    done = scopes(host=True, via=via, services=["puma"], exclude=["cron"])
+    shared.write_text(f"{shared.read_text()}# meanwhile\n")
+    predicted = scopes(_check=True, state="restored", restore=done["before"])
+    found = scopes(state="restored", restore=done["before"])
+    assert found == predicted
+    assert sorted(found["files"]) == sorted(done["files"])
+    assert contents(snapshot(root), str(shared)) == contents(before, str(shared))
+    if via != "environment" or not there.get("host"):
+        assert shared.read_text() == "# theirs\n# meanwhile\n"
+    assert not scopes(state="restored", restore=done["before"])["changed"]
+
+
+def test_only_files_of_ours_are_given_back(scopes: Call) -> None:
+    for path in ("/etc/passwd", "/etc/systemd/system/puma.service", "/srv/puma.service.d/zz-preload-jemalloc.conf"):
+        found = scopes(state="restored", restore={path: "x"})
+        assert found["msg"] == f"restore: {path} is not a file of this module; hand on what it returned as before."

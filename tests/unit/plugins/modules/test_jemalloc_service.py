@@ -61,6 +61,14 @@ def test_restart_and_prove(call: Call, log: pathlib.Path) -> None:
     ]
 
 
+def test_only_proved(call: Call, log: pathlib.Path) -> None:
+    found = call(module, services=[service("cron", "")], state="proved", memory_limit=100)
+    assert found == {"changed": False, "proved": ["cron.service"]}
+    assert "restart" not in log.read_text()
+    found = call(module, services=BOTH, state="proved", timeout=0)
+    assert (found["failed"], found["changed"], found["proved"]) == (True, False, [])
+
+
 def test_check_mode_only_looks(call: Call, log: pathlib.Path) -> None:
     assert call(module, _check=True, services=BOTH) == {"changed": True, "proved": []}
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["show"]
@@ -102,7 +110,7 @@ def test_services_that_do_not_show_the_proof(call: Call) -> None:
         (
             {"services": [service("missing")]},
             "services: systemd on this host knows no such service: missing; 'systemctl list-unit-files' "
-            "lists what it has.",
+            "lists what it has, and one that comes later is named with must_exist: false.",
         ),
         (
             {"services": [service("a/b")]},

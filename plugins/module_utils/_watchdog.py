@@ -1,0 +1,216 @@
+"""Puts our line into /etc/ld.so.preload and takes it back within seconds when new processes do not start with it."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import typing as t
+from dataclasses import dataclass, replace
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+#: Seconds that all trials may take together. With what is left of five the file is back as it was.
+TIME_LIMIT = 4.0
+
+# More than the watchdog can need: only one that was killed itself says nothing for so long.
+_PATIENCE = 30.0
+
+_INTERVAL = 0.02
+
+_HANGS = "it does not end within"
+
+# Bytes of what a trial prints that are enough to see what is wrong with it.
+_MOST_WORDS = 200
+
+# A user without rights, by whom a set-user-ID program is one: the kernel's overflow user, nobody everywhere.
+_WITHOUT_RIGHTS: t.Dict[str, t.Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+
+_PYTHON = """
+import ctypes, os, sys, threading
+thread = threading.Thread(target=lambda: [bytearray(size) for size in range(1, 20000, 100)])
+thread.start()
+thread.join()
+with open("/proc/self/maps") as maps:
+    sys.exit(os.path.realpath(sys.argv[1]) not in maps.read() and len(sys.argv) > 2)
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A new process of some kind: its command, whether a user without rights starts it, and whether it may speak."""
+
+    kind: str
+    command: t.Tuple[str, ...]
+    unprivileged: bool = False
+    silent: bool = True
+
+
+def trials(library: str, systemd: bool) -> t.List[Trial]:
+    """Return the kinds of processes that this host starts every day."""
+    found = [
+        Trial("a program", ("/bin/true",)),
+        Trial("a shell", ("/bin/sh", "-c", "for word in a b; do /bin/true; done")),
+        Trial("Python", (sys.executable, "-I", "-W", "ignore", "-c", _PYTHON, library)),
+        Trial("a program of a user without rights", ("/bin/true",), unprivileged=True),
+        Trial("a set-user-ID program", ("su", "--version"), unprivileged=True, silent=False),
+        Trial("a login", ("su", "-l", "root", "-s", "/bin/sh", "-c", "true"), silent=False),
+    ]
+    if systemd:
+        # systemd ends what hangs: it is no child of ours
+        limits = (f"--property=RuntimeMaxSec={TIME_LIMIT:g}", "--property=KillSignal=SIGKILL")
+        command = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", *limits, "/bin/true")
+        found.append(Trial("a service", command))
+    return [trial for trial in found if shutil.which(trial.command[0])]
+
+
+def attempt(chosen: t.Sequence[Trial], limit: float = TIME_LIMIT) -> t.Dict[Trial, str]:
+    """Start all trials at once; return those that fail, or do not end within the limit of seconds, with the reason."""
+    failed: t.Dict[Trial, str] = {}
+    running: t.Dict[Trial, t.Tuple[subprocess.Popen[bytes], t.IO[bytes]]] = {}
+    deadline = time.monotonic() + limit
+    for trial in chosen:
+        # A file, not a pipe: whatever a trial leaves running, nobody waits for it.
+        output: t.IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 # it is read when the trial has ended
+        try:
+            # run_command of AnsibleModule is not there in a process that outlives the module
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+                trial.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+                **(_WITHOUT_RIGHTS if trial.unprivileged and os.geteuid() == 0 else {}),
+            )
+        except OSError as error:
+            failed[trial] = f"it does not start ({error.strerror})"
+        else:
+            running[trial] = process, output
+    while running and time.monotonic() < deadline:
+        for trial, (process, output) in list(running.items()):
+            status = process.poll()
+            if status is not None:
+                output.seek(0)
+                words = " ".join(output.read(_MOST_WORDS).decode("utf-8", "replace").split())
+                if status or "ld.so" in words or (words and trial.silent):
+                    failed[trial] = f"exit status {status}" + (f": {words}" if words else "")
+                del running[trial]
+        time.sleep(_INTERVAL)
+    for trial, (process, _output) in running.items():
+        failed[trial] = f"{_HANGS} {limit:g} s"
+        _end(process)
+    return failed
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a trial and all that it has started, in whatever sessions: a login makes one of its own."""
+    _kill([process.pid, *processes.descendants(process.pid)])
+    process.wait()
+
+
+def _kill(pids: t.Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def activate(path: str, content: str, library: str, systemd: bool) -> str:
+    """Replace /etc/ld.so.preload, and keep it so only if new processes start; return why not, empty when they do.
+
+    A process of its own does both: it runs already, so that no library harms it, and it goes on when this one is
+    killed or its connection is cut. Trials that fail without the new file are no reason against it.
+    """
+    kinds = trials(library, systemd)
+    failing = attempt(kinds)
+    chosen = [_proving(trial) for trial in kinds if trial not in failing]
+    change = changes.Change(path, files.read_text(path), content)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover # a process of its own, which tests see from outside
+        _detach(writer)
+        _report(writer, watch(change, chosen, os.path.realpath(library)))
+    os.close(writer)
+    os.waitpid(child, 0)
+    verdict = _listen(reader)
+    if verdict is None:  # nobody watches any more, so nothing is left in place that was not seen to work
+        changes.take_back(change)
+        if files.read_text(path) != change.before:  # it was killed when all was done
+            changes.apply([replace(change, before=content, after=change.before)])
+        return "the process that watched over it was killed"
+    return verdict
+
+
+def _proving(trial: Trial) -> Trial:
+    """Return a trial that also fails when the library is not mapped."""
+    return replace(trial, command=(*trial.command, "mapped")) if trial.kind == "Python" else trial
+
+
+def _detach(writer: int) -> None:  # pragma: no cover # see activate
+    """Leave the session and the process group of the module: what ends these must not end the watchdog."""
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that listed this directory
+            # As long as this process works no other run is to begin: it keeps the lock of the module.
+            if int(name) > 2 and int(name) != writer and os.readlink(f"/proc/self/fd/{name}") != changes.LOCK:
+                os.close(int(name))
+
+
+def _report(writer: int, verdict: str) -> None:  # pragma: no cover # see activate
+    """Say how it went and end: nothing of the module is to happen in this process too."""
+    try:
+        os.write(writer, f"{verdict}\n".encode("utf-8", "surrogateescape"))
+    finally:
+        os._exit(0)
+
+
+def watch(change: changes.Change, chosen: t.Sequence[Trial], library: str) -> str:
+    """Write, try, and take back what fails; return why, empty when all is well. Nothing is executed but the trials."""
+    earlier = processes.mapping(library)
+    failed: t.Dict[Trial, str] = {}
+    try:
+        with changes.applied([change]):
+            failed = attempt(chosen)
+            if failed:
+                raise JemallocError("; ".join(f"{trial.kind}: {reason}" for trial, reason in failed.items()))
+    except BaseException as error:  # pylint: disable=broad-exception-caught # whatever it is, it is to be said
+        if any(reason.startswith(_HANGS) for reason in failed.values()):
+            # Whatever else the host has started meanwhile hangs as well, and the host would wait for it.
+            _kill(sorted(set(processes.mapping(library)) - set(earlier)))
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _listen(reader: int) -> t.Optional[str]:
+    """Return what the watchdog says; None when it says nothing."""
+    said = b""
+    with os.fdopen(reader, "rb", buffering=0) as stream:
+        while select.select([stream], [], [], _PATIENCE)[0]:
+            part = stream.read(4096)
+            if not part:
+                break
+            said += part
+    return said.decode("utf-8", "replace").strip() if said.endswith(b"\n") else None
