@@ -20,10 +20,12 @@ import zlib
 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
-#: The largest release so far is 0.9 MB packed and 7 MB unpacked in 660 members; these leave room for tenfold growth.
+#: The largest release so far is 0.9 MB packed and 7 MB unpacked, in 660 members up to 5 deep; these leave room for
+#: tenfold growth.
 MAX_PACKED = 16 << 20
 MAX_UNPACKED = 128 << 20
 MAX_MEMBERS = 20_000
+MAX_DEPTH = 32
 
 # By the first bytes of a file, which do not lie as a name can.
 _COMPRESSIONS: t.Dict[bytes, t.Callable[[str], t.Any]] = {
@@ -97,6 +99,8 @@ def _safe_name(member: tarfile.TarInfo) -> str:
     name = os.path.normpath(member.name)
     if name.startswith("/") or name.split("/")[0] in ("..", ".") or "\0" in name:
         raise JemallocError(f"its member {member.name!r} leaves the top directory")
+    if name.count("/") > MAX_DEPTH:
+        raise JemallocError(f"its member {member.name[:40]!r}... is more than {MAX_DEPTH} directories deep")
     if not member.isreg() and not member.isdir():
         raise JemallocError(f"its member {member.name!r} is neither a plain file nor a directory")
     if member.mode & 0o7000 and member.isreg():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import glob
 import os
 import pwd
+import re
 import shutil
 import sys
 import typing as t
@@ -33,7 +34,10 @@ PACKAGE_MANAGERS: t.Dict[str, t.Tuple[str, ...]] = {
 }
 
 # Which package brings a tool; where a package manager is not named, the package is called like the tool.
-_C_LIBRARY_HEADERS = {"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "apk": "musl-dev"}
+_PACKAGES = {
+    "headers": {"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "apk": "musl-dev"},
+    "g++": {"dnf": "gcc-c++", "zypper": "gcc-c++"},
+}
 
 # The build sees nothing of the caller's environment: an LD_PRELOAD, a CFLAGS or a CONFIG_SITE there would change what
 # comes out. GIT_DIR keeps configure from taking the version from a git work tree that happens to be around.
@@ -119,8 +123,9 @@ def configure_arguments(release: catalogue.Release, machine: str, options: Optio
         # model each access calls the TLS resolver, which allocates: slow, and without end since glibc 2.39.
         arguments += [f"je_cv_static_page_shift={lg_page}", "je_cv_tls_model=yes"]
     if number < (5,):
-        # They link Valgrind's headers in where these happen to be installed: other hosts, other libraries.
-        arguments.append("--disable-valgrind")
+        # They link Valgrind's headers in where these happen to be installed: other hosts, other libraries. 4.0.0 keeps
+        # what belongs to a thread out of thread-local storage unless it is told; to the others that is the default.
+        arguments += ["--disable-valgrind", "--enable-tls"]
     elif options.cxx:
         # gcc 16 moved what jemalloc's C++ file calls to <memory>; harmless with older compilers.
         arguments.append("EXTRA_CXXFLAGS=-include memory")
@@ -134,8 +139,14 @@ def configure_arguments(release: catalogue.Release, machine: str, options: Optio
     return arguments
 
 
+def tools(release: catalogue.Release, options: Options) -> t.List[str]:
+    """Return what the build of a release takes; "headers" stands for those of the C library."""
+    # Without g++ configure leaves the C++ operators out, and goes on.
+    return ["gcc", "make", "headers", *(["g++"] if options.cxx and release.number >= (5,) else [])]
+
+
 def missing_tools(run: Run, needed: t.Sequence[str]) -> t.List[str]:
-    """Return what of gcc, make ... this host lacks; "headers" stands for those of its C library."""
+    """Return what of such tools this host lacks."""
     missing = [tool for tool in needed if tool != "headers" and not shutil.which(tool)]
     if "headers" in needed and "gcc" not in missing:
         status, _output = run(["gcc", "-fsyntax-only", "-x", "c", "-"], None, "#include <stdlib.h>\n")
@@ -153,8 +164,8 @@ def package_manager() -> t.Optional[str]:
 
 def packages_for(missing: t.Sequence[str], manager: t.Optional[str]) -> t.List[str]:
     """Return the packages that bring the missing tools, by this package manager's names."""
-    headers = _C_LIBRARY_HEADERS.get(manager or "", "the C library's headers")
-    return [headers if tool == "headers" else tool for tool in missing]
+    words = {"headers": "the C library's headers"}
+    return [_PACKAGES.get(tool, {}).get(manager or "", words.get(tool, tool)) for tool in missing]
 
 
 def install_packages(run: Run, packages: t.Sequence[str], manager: str) -> None:
@@ -185,8 +196,9 @@ def build(run: Run, work: str, source: str, release: catalogue.Release, commit: 
             stream.write(f"{release.version}-0-g{commit or '0' * 40}\n")
     destination, temporary = os.path.join(work, "root"), os.path.join(work, "tmp")
     os.mkdir(temporary)
-    steps = [["./configure", *arguments], ["make", f"-j{jobs}", "build_lib_shared"]]
-    steps.append(["make", f"DESTDIR={destination}", "install_bin", "install_lib_shared"])
+    # One make for all: in every release install_lib_shared depends on what it installs.
+    make = ["make", f"-j{jobs}", f"DESTDIR={destination}", "install_bin", "install_lib_shared"]
+    steps = [["./configure", *arguments], make]
     if not os.path.exists(os.path.join(source, "configure")):
         steps.insert(0, ["autoconf"])
     log = []
@@ -218,7 +230,7 @@ class BuildError(JemallocError):
     """A step of a build failed; log holds what all steps printed."""
 
     def __init__(self, message: str, log: t.Sequence[str]) -> None:
-        super().__init__(f"{message}: {_last_lines(log[-1], 3)}")
+        super().__init__(f"{message}: {_last_lines(_complaints(log[-1]), 3)}")
         self.log = "\n".join(log)
 
 
@@ -248,7 +260,26 @@ def finish(run: Run, tree: str, release: catalogue.Release) -> str:
     return os.path.basename(library)
 
 
+# What a parallel make ends with when a job failed; the reason stands before it.
+_WAITING = "Waiting for unfinished jobs"
+
+# The errors of compiler and assembler, and what the linker says; that it failed is said once more by collect2.
+_COMPLAINT = re.compile(r"\berror: |(?:^|/)ld(?:\.\w+)?: (?!warning)")
+_NO_REASON = "collect2: error: ld returned"
+_STOPPED = re.compile(rf"make(?:\[[0-9]+\])?: \*\*\* (?!{_WAITING})")
+
+
+def _complaints(output: str) -> str:
+    """Return the lines that name an error and where make stopped, all lines where none names one.
+
+    What other jobs of a parallel make print stands between them and behind.
+    """
+    lines = output.splitlines()
+    errors = [line for line in lines if _COMPLAINT.search(line) and not line.startswith(_NO_REASON)]
+    return "\n".join([*errors[:2], *list(filter(_STOPPED.match, lines))[-1:]]) if errors else output
+
+
 def _last_lines(output: str, count: int) -> str:
     """Return the last lines that say something, as part of a sentence."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip() and _WAITING not in line]
     return " / ".join(lines[-count:]).rstrip(".") or "it printed nothing"

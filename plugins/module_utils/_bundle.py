@@ -35,12 +35,17 @@ def file_name(version: str) -> str:
     return f"jemalloc-{version}.tar.gz"
 
 
+def portable(receipt: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """Return what a receipt says of the build itself."""
+    return {key: receipt[key] for key in _PORTABLE}
+
+
 def pack(directory: str, receipt: t.Mapping[str, t.Any]) -> bytes:
     """Return the bundle of an installation with this receipt; links and wrapper are made where it is unpacked."""
-    portable = {key: receipt[key] for key in _PORTABLE}
-    portable["files"] = {name: value for name, value in receipt["files"].items() if not value.startswith("->")}
-    members = {store.RECEIPT: (_json(portable), False)}
-    for name in portable["files"]:
+    whole = portable(receipt)
+    whole["files"] = {name: value for name, value in receipt["files"].items() if not value.startswith("->")}
+    members = {store.RECEIPT: (_json(whole), False)}
+    for name in whole["files"]:
         path = os.path.join(directory, name)
         with open(path, "rb") as stream:
             members[name] = stream.read(), os.access(path, os.X_OK)
@@ -110,8 +115,9 @@ def settle(tree: str, receipt: t.Mapping[str, t.Any], home: str) -> None:
 
 def find(named: str, version: str, checksum: t.Optional[str]) -> source.Candidate:
     """Return the place of a release's bundle, and its digest: the one given, or of the list beside a local file."""
-    place = source.place(named, "bundle", version, file_name(version), checksum or "")
-    if checksum:
+    given = catalogue.digest(checksum, "bundle_checksum") if checksum else ""
+    place = source.place(named, "bundle", version, file_name(version), given)
+    if given:
         return place
     sums = os.path.join(os.path.dirname(place.location), SUMS)
     digest = ""

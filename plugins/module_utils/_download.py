@@ -40,6 +40,10 @@ class _PassingError(Exception):
     """A failure that another attempt may not meet."""
 
 
+class _LocalError(Exception):
+    """The failure to write here, which no other attempt and no other server can mend; its argument is the error."""
+
+
 def download(url: str, path: str, limit: int, opener: Open) -> None:
     """Bring what a URL holds to a path; JemallocError says why that is not possible.
 
@@ -59,6 +63,8 @@ def download(url: str, path: str, limit: int, opener: Open) -> None:
                 return
             except _PassingError as error:
                 failure = str(error)
+            except _LocalError as error:
+                raise error.args[0] from None
     raise JemallocError(f"{failure} (tried {attempts} times)")
 
 
@@ -98,7 +104,10 @@ def _transfer(response: t.Any, stream: t.BinaryIO, have: int, limit: int, deadli
     length = response.headers.get("Content-Length") or ""
     # read1 returns what has come: read would wait for a whole block, and with it the look at the clock
     for block in iter(lambda: response.read1(_BLOCK), b""):
-        stream.write(block)
+        try:
+            stream.write(block)
+        except OSError as error:
+            raise _LocalError(error) from error
         if stream.tell() > limit:
             raise JemallocError(f"it is larger than {limit >> 20} MiB, too much for a release")
         if time.monotonic() > deadline:

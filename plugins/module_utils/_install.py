@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import glob
 import os
@@ -21,8 +22,10 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _build as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
 from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -31,15 +34,17 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._preflight import
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
-_TOOLS = ("gcc", "make", "headers")
-
 #: Where a failed build leaves what it printed: the system's logs, or for a user who may not write there, the home.
 LOGS = ("/var/log", "~")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to install, where to, and how: the wish with all that only doing it needs."""
+    """What to install, where to, and how: the wish with all that only doing it needs.
+
+    bundle and source are what is tried first, because the user named it or the controller brought it. Without build
+    the release is not built here.
+    """
 
     prefix: str
     release: catalogue.Release
@@ -47,7 +52,17 @@ class Request:
     options: build.Options
     origins: t.Sequence[str] = ()
     bundle: t.Optional[source.Candidate] = None
+    source: t.Optional[source.Candidate] = None
+    build: bool = True
     build_packages: bool = True
+
+
+class NothingFitsError(Exception):
+    """There is no bundle that does, and nothing is to be built here; missing is what a build would have to be."""
+
+    def __init__(self, missing: t.Mapping[str, t.Any]) -> None:
+        super().__init__("nothing fits")
+        self.missing = missing
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,61 @@ class _Staged:
     tree: str
     receipt: t.Dict[str, t.Any]
     packages: t.Sequence[str] = ()
+
+
+def request(params: t.Mapping[str, t.Any], release: catalogue.Release, wish: store.Wish, prefix: str) -> Request:
+    """Return the request of a module's parameters."""
+    pushed = params["pushed"] or {}
+    places = {}
+    if pushed:
+        places[pushed["kind"]] = source.Candidate(
+            "file", pushed["path"], pushed["sha256"], pushed["commit"] or "", pushed["origin"]
+        )
+    elif params["bundle"] and params["method"] in ("auto", "bundle"):
+        places["bundle"] = bundle.find(params["bundle"], release.version, params["bundle_checksum"] or None)
+    return Request(
+        prefix,
+        release,
+        wish,
+        build.Options(**params["options"]),
+        params["origins"],
+        places.get("bundle"),
+        places.get("source"),
+        params["build"] == "now",
+        params["build_packages"],
+    )
+
+
+def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[str, t.Any]]:
+    """Look at what an installation is going to need, before anything changes; return what is missing for it.
+
+    Nothing is missing where it is there, or may be built; then check mode looks for what a build takes.
+    """
+    if wanted.wish.method == "package" or wanted.bundle:
+        return None
+    if not wanted.build:
+        return missing(host, wanted)
+    if wanted.wish.method == "bundle":
+        raise JemallocError(
+            "bundle: method: bundle needs a bundle; name its file or URL, or call this module by its whole name, so "
+            "that the controller looks into its cache."
+        )
+    if check_mode:
+        check_tools(host, wanted)  # as a run does before its first download
+    return None
+
+
+def missing(host: Host, wanted: Request) -> t.Dict[str, t.Any]:
+    """Return what a build has to be that does here, and where the host's distribution may have its source."""
+    digests = [wanted.release.sha256, *(packing.sha256 for packing in wanted.release.packings)]
+    return {
+        "version": wanted.release.version,
+        "checksum": f"sha256:{wanted.wish.source}" if wanted.wish.source else None,
+        "sources": digests,
+        "options": wanted.options.as_dict(),
+        "archives": host.archive_roots() if wanted.release.packings else [],
+        **dataclasses.asdict(platform.here()),
+    }
 
 
 def log_path(directory: str, version: str) -> str:
@@ -71,9 +141,12 @@ def forget_logs() -> None:
             files.remove_file(path)
 
 
-def check_tools(host: Host, request: Request, needed: t.Sequence[str] = _TOOLS) -> t.List[str]:
-    """Return the packages that the build needs and the host lacks; an error where they may not be installed."""
-    missing = build.missing_tools(host.run, needed)
+def check_tools(host: Host, request: Request, needed: t.Sequence[str] = ()) -> t.List[str]:
+    """Return the packages that the build, or only a part of it, needs and the host lacks.
+
+    An error where they may not be installed.
+    """
+    missing = build.missing_tools(host.run, needed or build.tools(request.release, request.options))
     if not missing:
         return []
     manager = build.package_manager()
@@ -87,23 +160,65 @@ def check_tools(host: Host, request: Request, needed: t.Sequence[str] = _TOOLS) 
     return packages
 
 
-def carry_out(host: Host, request: Request, plan: store.Plan) -> t.Dict[str, t.Any]:
-    """Do what a plan says; return what only doing it tells: where it came from, which packages were needed."""
+def carry_out(host: Host, request: Request, plan: store.Plan, undo: publish.Undo) -> t.Dict[str, t.Any]:
+    """Do what a plan says, recording the steps back; return what only doing it tells.
+
+    That is where it came from (origin), and which packages were installed for it (packages).
+    """
     done: t.Dict[str, t.Any] = {}
     if plan.install:
-        done = _install(host, request)
+        done = _install(host, request, undo)
     for version in plan.wrappers:
-        store.write_wrapper(request.prefix, version)
+        publish.write_wrappers(f"{request.prefix}/{version}", request.prefix)
     if plan.switch:
-        store.switch(request.prefix, plan.switch)
+        publish.switch(request.prefix, plan.switch, undo)
     if plan.remove:
-        store.remove(request.prefix, plan)
+        publish.remove(request.prefix, plan, undo)
     return done
 
 
-def _install(host: Host, request: Request) -> t.Dict[str, t.Any]:
+def packaged(host: Host, version: t.Optional[str], check_mode: bool) -> store.Wish:
+    """Return the wish for what the distribution's package holds or is going to hold."""
+    manager = build.package_manager()
+    if not manager:
+        raise JemallocError("method: this host has no package manager that this collection knows; use method: source.")
+    library = package.library(host.run, manager)
+    if library:
+        with open(library, "rb") as stream:
+            found: t.Optional[str] = platform.library_version(stream.read())
+    else:
+        found = package.candidate(host.run, manager)
+        if not found and manager == "apt-get" and not check_mode:
+            host.run(["apt-get", "update"])
+            found = package.candidate(host.run, manager)
+    name = package.NAMES[manager]
+    if not found:
+        raise JemallocError(f"method: {manager} finds no package {name} with jemalloc; use method: source.")
+    if version not in (None, found):
+        raise JemallocError(
+            f"version: the package {name} of this host holds jemalloc {found}, not {version}; leave out "
+            "version, or use method: source."
+        )
+    return store.Wish(found, method="package", packaged=files.sha256(library) if library else None)
+
+
+def verify(host: Host, found: store.Store, planned: store.Plan, version: str) -> None:
+    """Run the wanted library again unless it is going to be replaced, and say which other installations are damaged."""
+    wanted = found.installations.get(version)
+    if wanted and not planned.install:
+        preflight(host.run, f"{found.prefix}/{version}/lib/{wanted.receipt['library']}")
+    damaged = [f"{each.version} ({each.damage})" for each in found.installations.values() if each.damage]
+    others = [words for words in damaged if not words.startswith(f"{version} ")]
+    if others:
+        host.warn(
+            f"Damaged in {found.prefix}: {', '.join(others)}; name such a release as version to have it repaired, or "
+            "remove it."
+        )
+
+
+def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.Any]:
     """Bring the release to its final name, in the first of the wanted ways that this host can go."""
-    staging = store.stage(request.prefix)
+    staging = publish.stage(request.prefix)
     method = request.wish.method
     staged = None
     if method == "package":
@@ -114,30 +229,40 @@ def _install(host: Host, request: Request) -> t.Dict[str, t.Any]:
         except JemallocError as error:
             if method == "bundle":
                 raise
-            host.warn(f"It is built from source, as the bundle does not do: {error}")
+            what = "built from source" if request.build else "not taken"
+            host.warn(f"It is {what}, as the bundle does not do: {error}")
+    if staged is None and not request.build:
+        raise NothingFitsError(missing(host, request))
     if staged is None:
         staged = _from_source(host, request, staging)
     library = os.path.join(staged.tree, "lib", staged.receipt["library"])
     preflight(host.run, library)
     when = datetime.datetime.now(datetime.timezone.utc)
     receipt = {**staged.receipt, "installed_at": when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "by": "preload.jemalloc"}
-    store.complete(staged.tree, request.prefix, receipt)
-    store.publish(request.prefix, staged.tree, request.release.version)
+    publish.complete(staged.tree, request.prefix, receipt)
+    publish.publish(request.prefix, staged.tree, request.release.version, undo)
+    labels.restore(host.run, [f"{request.prefix}/{request.release.version}"])
     return {"origin": receipt["origin"], "packages": list(staged.packages)}
 
 
 def _from_source(host: Host, request: Request, staging: str) -> _Staged:
     """Build the release."""
     release, final = request.release, f"{request.prefix}/{request.release.version}"
-    candidates = source.candidates(release, request.origins, host.archive_roots())
+    packages = check_tools(host, request)
+    brought = [request.source] if request.source else []
+    candidates = brought or source.candidates(release, request.origins, host.archive_roots)
     found = source.obtain(candidates, staging, host.fetch)
     if found.failures:
         host.warn(f"The source came from {found.location}, as others did not have it: {'; '.join(found.failures)}.")
     work = os.path.join(staging, "work")
     os.mkdir(work, 0o700)
     top = archive.unpack(found.path, work, "src")
-    needed = [*_TOOLS, "autoconf"] if not os.path.exists(os.path.join(top, "configure")) else _TOOLS
-    packages = check_tools(host, request, needed)
+    if not os.path.isfile(os.path.join(top, "configure")):
+        if not os.path.isfile(os.path.join(top, "configure.ac")):
+            raise JemallocError(
+                f"The archive {found.location} is refused: it holds neither configure nor configure.ac."
+            )
+        packages += check_tools(host, request, ["autoconf"])
     if packages:
         build.install_packages(host.run, packages, build.package_manager() or "")
     arguments = build.configure_arguments(release, os.uname().machine, request.options, final)
@@ -190,11 +315,11 @@ def _from_bundle(host: Host, request: Request, staging: str) -> _Staged:
     tree, portable = bundle.unpack(path, staging)
     reason = bundle.misfit(portable, request.release, request.wish.options, platform.here())
     if reason:
-        raise JemallocError(f"The bundle {place.location} does not fit: {reason}.")
+        raise JemallocError(f"The bundle {place} does not fit: {reason}.")
     home = f"{request.prefix}/{request.release.version}"
     bundle.settle(tree, portable, home)
     receipt = {key: value for key, value in portable.items() if key != "files"}
-    receipt.update(origin=place.location, method="bundle", bundle=place.sha256, home=home)
+    receipt.update(origin=str(place), method="bundle", bundle=place.sha256, home=home)
     return _Staged(tree, receipt)
 
 

@@ -13,7 +13,9 @@ import os
 import re
 import typing as t
 
-from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
+if t.TYPE_CHECKING:
+    from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
+
 
 #: The package that holds the library, by package manager.
 NAMES = {"apt-get": "libjemalloc2", "dnf": "jemalloc", "zypper": "libjemalloc2", "apk": "jemalloc"}

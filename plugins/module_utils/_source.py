@@ -21,12 +21,19 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 
 @dataclass(frozen=True)
 class Candidate:
-    """One place to try for a source: kind file, url or apt, and the digest its bytes must have."""
+    """One place to try for a source: kind file, url or apt, and the digest its bytes must have.
+
+    origin is where the bytes come from in the end, where the controller brought them to the place.
+    """
 
     kind: str
     location: str
     sha256: str
     commit: str = ""
+    origin: str = ""
+
+    def __str__(self) -> str:
+        return self.origin or self.location
 
 
 @dataclass(frozen=True)
@@ -51,15 +58,18 @@ Fetch = t.Callable[[Candidate, str], None]
 
 
 def candidates(
-    release: catalogue.Release, origins: t.Sequence[str], archive_roots: t.Sequence[str]
-) -> t.List[Candidate]:
-    """Return the places to try, in order: the user's origins, upstream's asset, the host's distribution archive."""
-    found = [_origin(origin, release) for origin in origins]
-    found.append(Candidate("url", catalogue.UPSTREAM_URL.format(version=release.version), release.sha256))
+    release: catalogue.Release, origins: t.Sequence[str], archive_roots: t.Callable[[], t.Sequence[str]]
+) -> t.Iterator[Candidate]:
+    """Yield the places to try, in order: the user's origins, upstream's asset, the host's distribution archive.
+
+    Only when it comes to the archive is the host asked where that is: apt takes its time.
+    """
+    yield from [_origin(origin, release) for origin in origins]
+    yield Candidate("url", catalogue.UPSTREAM_URL.format(version=release.version), release.sha256)
+    roots = archive_roots() if release.packings else ()
     for packing in release.packings:
-        for root in archive_roots:
-            found.append(Candidate("apt", f"{root.rstrip('/')}/{packing.path}", packing.sha256, packing.commit))
-    return found
+        for root in roots:
+            yield Candidate("apt", f"{root.rstrip('/')}/{packing.path}", packing.sha256, packing.commit)
 
 
 def _origin(origin: str, release: catalogue.Release) -> Candidate:
@@ -107,7 +117,7 @@ def parse_archive_roots(output: str) -> t.List[str]:
     return sorted(roots, key=lambda root: ("security" in root, root))
 
 
-def obtain(tried: t.Sequence[Candidate], directory: str, fetch: Fetch, what: str = "source") -> Source:
+def obtain(tried: t.Iterable[Candidate], directory: str, fetch: Fetch, what: str = "source") -> Source:
     """Return the first candidate whose bytes have the pinned digest, fetched into directory."""
     failures: t.List[str] = []
     path = os.path.join(directory, f"{what}.tar")
@@ -119,9 +129,9 @@ def obtain(tried: t.Sequence[Candidate], directory: str, fetch: Fetch, what: str
             if found != candidate.sha256:
                 raise JemallocError(f"SHA-256 is {found} where {candidate.sha256} was expected")
         except JemallocError as error:
-            failures.append(f"{candidate.location}: {error}")
+            failures.append(f"{candidate}: {error}")
             continue
-        return Source(path, found, candidate.location, candidate.commit, tuple(failures))
+        return Source(path, found, str(candidate), candidate.commit, tuple(failures))
     raise JemallocError(
         f"No origin has the {what} of this release; tried {len(failures)}: {'; '.join(failures)}. {_REMEDIES[what]}"
     )

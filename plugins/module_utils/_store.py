@@ -1,4 +1,4 @@
-"""The store: installations beside each other, the links current and previous, and every change to them."""
+"""The store: installations beside each other, the links current and previous, and what a run is going to change."""
 
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -9,15 +9,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import glob
 import json
 import os
 import re
-import tempfile
-import time
 import typing as t
 from dataclasses import dataclass, field
 
@@ -27,14 +22,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _wrapper a
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 RECEIPT = "receipt.json"
-_LOCK = ".lock"
-_STAGING = ".staging"
-_OWN_NAMES = (_LOCK, _STAGING)
-_LINKS = ("current", "previous")
-_WRAPPER = "bin/jemalloc.sh"
-
-#: Seconds to wait for another run that writes to the same store; the slowest build takes a few minutes.
-LOCK_TIMEOUT = 1800
+LOCK = ".lock"
+STAGING = ".staging"
+LINKS = ("current", "previous")
 
 # The prefix ends up in LD_PRELOAD (where blanks and colons separate), in unit files (%, quotes, backslash) and in
 # shell scripts. None of these characters is worth a quoting rule in each.
@@ -121,6 +111,11 @@ class Plan:
         return bool(self.install or self.wrappers or self.switch or self.remove or self.unlink or self.remove_prefix)
 
 
+def library(prefix: str, version: str = "current") -> str:
+    """Return the path of the library: that of current is the same for every release and through every switch."""
+    return f"{prefix}/{version}/lib/libjemalloc.so"
+
+
 def check_prefix(prefix: str) -> str:
     """Return the prefix without a trailing slash when a store can be there."""
     prefix = prefix.rstrip("/") or "/"
@@ -144,7 +139,7 @@ def read(prefix: str, verify: bool = True, wanted: t.Optional[str] = None) -> St
     """
     if not os.path.isdir(prefix):
         return Store(prefix)
-    names = sorted(set(os.listdir(prefix)) - {*_OWN_NAMES, *_LINKS})
+    names = sorted(set(os.listdir(prefix)) - {LOCK, STAGING, *LINKS})
     current = read_link(prefix, "current")
     found = (
         read_installation(prefix, name, verify or name in (wanted, current))
@@ -152,13 +147,17 @@ def read(prefix: str, verify: bool = True, wanted: t.Optional[str] = None) -> St
         if _INSTALLATION.fullmatch(name)
     )
     installations = {installation.version: installation for installation in found if installation}
-    text = wrapper.text(prefix)
+    texts = wrapper.texts(prefix)
     return Store(
         prefix,
         installations,
         current=current,
         previous=read_link(prefix, "previous"),
-        stale_wrappers=tuple(v for v in installations if files.read_text(f"{prefix}/{v}/{_WRAPPER}") != text),
+        stale_wrappers=tuple(
+            version
+            for version in installations
+            if any(files.read_text(f"{prefix}/{version}/{name}") != text for name, text in texts.items())
+        ),
         foreign=tuple(name for name in names if name not in installations and not _is_temporary(name)),
         exists=True,
     )
@@ -194,6 +193,11 @@ def read_installation(prefix: str, version: str, verify: bool = True) -> t.Optio
     return Installation(version, receipt, f"{wrong[0]} is not what its receipt says" if wrong else "")
 
 
+def is_installed(prefix: str, version: str) -> bool:
+    """Whether a store has an installation of a release, damaged or not."""
+    return bool(_INSTALLATION.fullmatch(version)) and read_installation(prefix, version, verify=False) is not None
+
+
 def _read_receipt(directory: str) -> t.Optional[str]:
     try:
         return files.read_text(f"{directory}/{RECEIPT}")
@@ -202,13 +206,14 @@ def _read_receipt(directory: str) -> t.Optional[str]:
 
 
 def fingerprint(directory: str) -> t.Dict[str, str]:
-    """Return each file of an installation with its digest, each link with its target; receipt and wrapper left out."""
+    """Return each file of an installation with its digest, each link with its target; receipt and wrappers left out."""
     found = {}
+    left_out = (RECEIPT, *wrapper.texts(""))
     for parent, _directories, names in os.walk(directory):
         for name in names:
             path = os.path.join(parent, name)
             relative = os.path.relpath(path, directory)
-            if relative not in (RECEIPT, _WRAPPER):
+            if relative not in left_out:
                 found[relative] = f"-> {os.readlink(path)}" if os.path.islink(path) else files.sha256(path)
     return found
 
@@ -258,17 +263,18 @@ def _surplus(store: Store, version: str, keep: int, needed: t.Collection[t.Optio
     return tuple(name for name in newest_first[keep:] if name not in needed)
 
 
-def wish_for_previous(store: Store) -> Wish:
-    """Return the wish that the installation which was current before fulfils as it is."""
-    found = store.installations.get(store.previous or "")
+def wish_for_installed(store: Store, version: str) -> Wish:
+    """Return the wish that an installation fulfils as it is; previous is the one that was current before."""
+    found = store.installations.get(store.previous or "" if version == "previous" else version)
     if found is None:
         raise JemallocError(
             f"version: there is no previous installation in {store.prefix} to go back to; name a release instead."
         )
     if found.damage:
+        what = "previous installation" if version == "previous" else "installation"
         raise JemallocError(
-            f"version: the previous installation {store.prefix}/{found.version} is damaged ({found.damage}); name "
-            f"{found.version} to have it installed again."
+            f"version: the {what} {store.prefix}/{found.version} is damaged ({found.damage}); name {found.version} "
+            "to have it installed again, with its checksum if it is not a known release."
         )
     method = "package" if found.receipt.get("method") == "package" else "auto"
     return Wish(found.version, found.receipt.get("options", {}), method)
@@ -295,149 +301,7 @@ def plan_absent(store: Store, version: t.Optional[str]) -> Plan:
     return Plan({"installations": rest, "current": store.current, "previous": previous}, remove=(version,))
 
 
-@contextlib.contextmanager
-def locked(prefix: str) -> t.Iterator[None]:
-    """Be the only writer of a store while the block runs; make the prefix, and clear what a killed run left.
-
-    The kernel drops the lock with the process that holds it. When the block leaves nothing in the store, the prefix
-    goes as well if it was this run that made it.
-    """
-    made = not os.path.isdir(prefix)
-    os.makedirs(prefix, exist_ok=True)
-    if made:
-        os.chmod(prefix, 0o755)
-    descriptor = _acquire(prefix)
-    try:
-        files.remove_tree(f"{prefix}/{_STAGING}")
-        for left in glob.glob(f"{prefix}/.*{files.TEMPORARY_SUFFIX}") + glob.glob(
-            f"{prefix}/*/bin/.*{files.TEMPORARY_SUFFIX}"
-        ):
-            files.remove_file(left)
-        yield
-    finally:
-        _release(prefix, descriptor, made)
-
-
-def _acquire(prefix: str) -> int:
-    """Take the lock; the one who had it may have removed the file or the prefix meanwhile: then it starts again."""
-    path = f"{prefix}/{_LOCK}"
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        os.makedirs(prefix, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
-                os.close(descriptor)
-                raise
-        os.close(descriptor)
-        if time.monotonic() > deadline:
-            raise JemallocError(f"Another run has been writing to {prefix} for {LOCK_TIMEOUT} s; wait for it to end.")
-        time.sleep(0.1)
-
-
-def _release(prefix: str, descriptor: int, made: bool) -> None:
-    """Clear the staging area, and with it the prefix when this run made it for nothing; then give the lock back."""
-    try:
-        files.remove_tree(f"{prefix}/{_STAGING}")
-        if made and os.listdir(prefix) == [_LOCK]:
-            _remove_prefix(prefix)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_prefix(prefix: str) -> None:
-    """Remove the lock and the prefix; a prefix that holds something foreign stays, without our lock."""
-    files.remove_file(f"{prefix}/{_LOCK}")
-    with contextlib.suppress(OSError):
-        os.rmdir(prefix)
-
-
-def stage(prefix: str) -> str:
-    """Return a new directory in the store's own file system, so that what is made there can be renamed.
-
-    Others may pass through it, not read or write it: the user that builds has a directory of its own in it.
-    """
-    staging = f"{prefix}/{_STAGING}"
-    os.makedirs(staging, exist_ok=True)
-    os.chmod(staging, 0o711)
-    directory = tempfile.mkdtemp(dir=staging)
-    os.chmod(directory, 0o711)
-    return directory
-
-
-def complete(tree: str, prefix: str, receipt: t.Mapping[str, t.Any]) -> None:
-    """Make a staged tree an installation: stable name of the library, wrapper, receipt, all of it durable."""
-    library = receipt["library"]
-    link = f"{tree}/lib/libjemalloc.so"
-    if not os.path.lexists(link):
-        os.symlink(library, link)
-    os.makedirs(f"{tree}/bin", exist_ok=True)
-    files.write_file(f"{tree}/{_WRAPPER}", wrapper.text(prefix).encode("ascii"), 0o755)
-    whole = dict(receipt, files=fingerprint(tree))
-    files.write_file(f"{tree}/{RECEIPT}", (json.dumps(whole, indent=2, sort_keys=True) + "\n").encode("utf-8"))
-    files.sync_tree(tree)
-
-
-def publish(prefix: str, tree: str, version: str) -> None:
-    """Put a complete staged tree under its final name, in one step even where another one stands there."""
-    final = f"{prefix}/{version}"
-    if not os.path.lexists(final):
-        os.rename(tree, final)
-    elif not files.exchange(tree, final):
-        raise JemallocError(
-            f"The file system of {prefix} cannot swap two directories, so {final} cannot be replaced safely; "
-            f"remove that release first (state: absent, version: {version}) or install another one."
-        )
-    files.sync_directory(prefix)
-
-
-def switch(prefix: str, version: str) -> None:
-    """Let current lead to an installation; what it led to before is recorded first, so that it is never guessed."""
-    before = read_link(prefix, "current")
-    if before is not None and os.path.isdir(f"{prefix}/{before}"):
-        files.replace_link(f"{prefix}/previous", before)
-    files.replace_link(f"{prefix}/current", version)
-
-
-def write_wrapper(prefix: str, version: str) -> None:
-    """Bring an installation's wrapper to the text of this collection."""
-    os.makedirs(f"{prefix}/{version}/bin", exist_ok=True)
-    files.write_file(f"{prefix}/{version}/{_WRAPPER}", wrapper.text(prefix).encode("ascii"), 0o755)
-
-
-def remove(prefix: str, plan: Plan) -> None:
-    """Take installations away: first what leads to them, then each in one step out of its final name."""
-    for name in _LINKS:
-        if plan.unlink or read_link(prefix, name) in plan.remove:
-            files.remove_file(f"{prefix}/{name}")
-    for version in plan.remove:
-        _remove_installation(prefix, version)
-    files.sync_directory(prefix)
-    if plan.remove_prefix:
-        files.remove_tree(f"{prefix}/{_STAGING}")
-        _remove_prefix(prefix)
-
-
-def _remove_installation(prefix: str, version: str) -> None:
-    """Take one installation away in one step, or, where its directory cannot be renamed, its receipt last.
-
-    A directory from a lower layer of an overlay (an image) cannot be renamed. Killed half-way such a removal leaves
-    an installation that its receipt shows to be damaged, which the next run removes or replaces.
-    """
-    directory = f"{prefix}/{version}"
-    try:
-        os.rename(directory, f"{stage(prefix)}/{version}")
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        for name in os.listdir(directory):
-            if name != RECEIPT:
-                files.remove_tree(f"{directory}/{name}")
-        files.remove_tree(directory)
+def leftovers(prefix: str) -> t.List[str]:
+    """Return what only a run that is at work has in a store."""
+    patterns = (STAGING, f".*{files.TEMPORARY_SUFFIX}", f"*/bin/.*{files.TEMPORARY_SUFFIX}")
+    return [path for pattern in patterns for path in glob.glob(f"{prefix}/{pattern}")]

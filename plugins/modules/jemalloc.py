@@ -37,7 +37,7 @@ options:
         needs no source, and going back twice is where it began.
       - Without it the newest release that this collection was tested with is installed, and with O(state=absent)
         everything is removed.
-      - A release that this collection does not know needs its O(checksum).
+      - A release that this collection does not know needs its O(checksum), unless it is installed.
     type: str
   state:
     description:
@@ -142,6 +142,60 @@ options:
           - Without it V(16) on machines that use pages of 64 KiB (aarch64, ppc64le and others), else V(12).
         type: int
         choices: [12, 13, 14, 16]
+  build:
+    description:
+      - What happens where a release is missing for which no bundle fits.
+      - V(now) builds it on this host, unless another host that the same bundle is good for is building it already;
+        then this one waits for that. The bundle goes to O(cache), for all others.
+      - V(never) does not, and RV(missing) says what lacks. The host is then known as one that could build.
+      - V(chosen) builds it if this host has the oldest C library of all for which RV(missing) said so, as what is built
+        there runs on the others too. All others do nothing.
+      - With O(method=source) each host builds for itself, with O(method=bundle) none does.
+    type: str
+    choices: [now, never, chosen]
+    default: now
+  missing:
+    description: What another call of the same play returned as RV(missing); the host is then not asked again.
+    type: dict
+    default: {}
+  cache:
+    description:
+      - Directory on the controller that keeps sources and bundles by their digests, for all runs and hosts. It may be
+        shared by several controllers.
+    type: path
+    default: ~/.cache/preload.jemalloc
+  cache_size:
+    description: MiB that the cache may take; what was not used for the longest time goes first.
+    type: int
+    default: 1024
+  cache_mirror:
+    description:
+      - Address of a copy of such a directory on a web server, which is asked for what O(cache) lacks.
+      - It has to be C(https://), or O(cache_mirror_checksum) has to be given.
+    type: str
+  cache_mirror_checksum:
+    description: SHA-256 of the file C(index.json) of O(cache_mirror), as V(sha256:) and 64 hexadecimal digits.
+    type: str
+  pushed:
+    description: What the controller brought to the host for this call. Its action fills it; it is not to be set.
+    type: dict
+    suboptions:
+      path:
+        description: The file on the host.
+        type: path
+      kind:
+        description: What it is.
+        type: str
+        choices: [source, bundle]
+      sha256:
+        description: Its digest in hexadecimal.
+        type: str
+      commit:
+        description: Upstream's commit, for a source that is a snapshot of the release's tag.
+        type: str
+      origin:
+        description: Where the controller has it from.
+        type: str
   build_packages:
     description:
       - Whether packages that a build needs (compiler, make, headers of the C library, autoconf) are installed by the
@@ -152,8 +206,9 @@ options:
     description:
       - Services that are going to preload the installation. They are only looked up, before anything is changed, so
         that a wrong name is not found after a build.
+      - Each is a name or a mapping, as in O(preload.jemalloc.jemalloc_preload#module:services).
     type: list
-    elements: str
+    elements: raw
     default: []
   released:
     description:
@@ -247,6 +302,12 @@ origin:
   returned: success
   type: str
   sample: https://mirror.example.com/jemalloc-5.3.1.tar.bz2
+missing:
+  description:
+    - What O(build=never) leaves undone, none when nothing lacks. It says which build would do, and is for O(missing).
+  returned: success
+  type: dict
+  sample: {version: 5.3.1, architecture: x86_64, libc: glibc, libc_version: "2.31", lg_page: 12}
 packages:
   description: The packages that were installed for it.
   returned: success
@@ -259,19 +320,12 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
-from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
-from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
-from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
-from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
-from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
-from ansible_collections.preload.jemalloc.plugins.module_utils._preflight import preflight
+
+# How a library is built unless something else is asked for; a receipt holds all of them.
+OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
 
 ARGUMENTS = {
     "version": {"type": "str"},
@@ -297,112 +351,110 @@ ARGUMENTS = {
             "lg_page": {"type": "int", "choices": [12, 13, 14, 16]},
         },
     },
+    "build": {"type": "str", "choices": ["now", "never", "chosen"], "default": "now"},
+    "missing": {"type": "dict", "default": {}},
+    "cache": {"type": "path", "default": "~/.cache/preload.jemalloc"},
+    "cache_size": {"type": "int", "default": 1024},
+    "cache_mirror": {"type": "str"},
+    "cache_mirror_checksum": {"type": "str", "no_log": False},
+    "pushed": {
+        "type": "dict",
+        "options": {
+            "path": {"type": "path"},
+            "kind": {"type": "str", "choices": ["source", "bundle"]},
+            "sha256": {"type": "str"},
+            "commit": {"type": "str"},
+            "origin": {"type": "str"},
+        },
+    },
     "build_packages": {"type": "bool", "default": True},
-    "for_services": {"type": "list", "elements": "str", "default": []},
+    "for_services": {"type": "list", "elements": "raw", "default": []},
     "released": {"type": "list", "elements": "path", "default": []},
 }
 
 
-def make_present(module: AnsibleModule, host: Host, prefix: str) -> t.Dict[str, t.Any]:
-    """Plan and carry out state present."""
+def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
+    """Plan state present, and carry it out where that changes anything.
+
+    What only a change needs is loaded only for one: most runs find that all is as it should be.
+    """
     params = module.params
-    request = request_of(module, host, prefix)
-    version = request.wish.version
-    systemd.units(host.run, params["for_services"])
+    release, wish = wanted(module, prefix)
+    before = store.read(prefix, params["verify"], wish.version)
+    planned = plan(before, wish, params)
+    if not planned.changes and not params["verify"] and not store.leftovers(prefix):
+        return report(before, planned, wish.version)
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+    from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
-    def plan(found: store.Store) -> store.Plan:
-        referred = [name for name in found.installations if preload.references(f"{prefix}/{name}")]
-        return store.plan_present(found, request.wish, params["current"], params["keep"], referred)
-
-    before = store.read(prefix, params["verify"], version)
-    planned = plan(before)
-    result = report(before, planned, version)
+    host = Host(module)
+    request = install.request(params, release, wish, prefix)
+    systemd.units(host.run, systemd.wanted_services(params["for_services"]))
     if params["verify"]:
-        verify(host, before, planned, version)
-    if planned.install and request.wish.method != "package" and not request.bundle:
-        install.check_tools(host, request)
-    if planned.changes and not module.check_mode:
-        with store.locked(prefix):
+        install.verify(host, before, planned, wish.version)
+    missing = install.check(host, request, module.check_mode) if planned.install else None
+    if module.check_mode or missing or not planned.changes:
+        if not module.check_mode:
+            publish.clear_leftovers(prefix)
+        return report(before, planned, wish.version, missing)
+    try:
+        with publish.locked(prefix) as undo:
             # Read again: whoever had the lock before may have done what was missing.
-            result.update(install.carry_out(host, request, plan(store.read(prefix, params["verify"], version))))
-    return result
+            before = store.read(prefix, params["verify"], wish.version)
+            planned = plan(before, wish, params)
+            done = install.carry_out(host, request, planned, undo)
+            return {**report(before, planned, wish.version), **done}
+    except install.NothingFitsError as lack:
+        return report(before, planned, wish.version, lack.missing)
 
 
-def request_of(module: AnsibleModule, host: Host, prefix: str) -> install.Request:
-    """Return what is wanted, with everything that the parameters leave open filled in."""
+def wanted(module: AnsibleModule, prefix: str) -> t.Tuple[catalogue.Release, store.Wish]:
+    """Return the release that the parameters ask for, and what its installation has to be."""
     params = module.params
     if params["latest"]:
         raise JemallocError("latest: the controller's half of this module looks that up; call it by its whole name.")
-    options = build.Options(**params["options"])
     if params["keep"] is not None and params["keep"] < 0:
         raise JemallocError(f"keep: {params['keep']} is negative; it is the number of other installations that stay.")
-    if params["method"] == "bundle" and not params["bundle"]:
-        raise JemallocError("bundle: method: bundle needs a bundle; name its file or URL.")
-    if params["version"] == "previous":
-        wish = store.wish_for_previous(store.read(prefix))
-        return install.Request(prefix, catalogue.Release(wish.version, ""), wish, options)
+    version = params["version"]
+    unknown = version not in (None, "", *catalogue.RELEASES) and not params["checksum"]
+    if version == "previous" or (unknown and store.is_installed(prefix, version)):
+        wish = store.wish_for_installed(store.read(prefix), version)
+        return catalogue.Release(wish.version, ""), wish
     if params["method"] == "package":
-        wish = packaged(module, host)
-        return install.Request(prefix, catalogue.Release(wish.version, ""), wish, options)
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+        from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+
+        wish = install.packaged(Host(module), params["version"] or None, module.check_mode)
+        return catalogue.Release(wish.version, ""), wish
     release = catalogue.find_release(params["version"] or None, params["checksum"] or None)
-    place = None
+    digest = None
     if params["bundle"]:
-        given = params["bundle_checksum"]
-        place = bundle.find(
-            params["bundle"], release.version, catalogue.digest(given, "bundle_checksum") if given else None
-        )
-    wish = store.Wish(
-        release.version,
-        options.as_dict(),
-        params["method"],
-        source=release.sha256 if params["checksum"] else None,
-        bundle=place.sha256 if place else None,
-    )
-    use = place if params["method"] in ("auto", "bundle") else None
-    return install.Request(prefix, release, wish, options, params["origins"], use, params["build_packages"])
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
+
+        digest = bundle.find(params["bundle"], release.version, params["bundle_checksum"] or None).sha256
+    source = release.sha256 if params["checksum"] else None
+    options = {**OPTIONS, **params["options"]}
+    return release, store.Wish(release.version, options, params["method"], source=source, bundle=digest)
 
 
-def packaged(module: AnsibleModule, host: Host) -> store.Wish:
-    """Return the wish for what the distribution's package holds or is going to hold."""
-    manager = build.package_manager()
-    if not manager:
-        raise JemallocError("method: this host has no package manager that this collection knows; use method: source.")
-    library = package.library(host.run, manager)
-    if library:
-        with open(library, "rb") as stream:
-            version: t.Optional[str] = platform.library_version(stream.read())
-    else:
-        version = package.candidate(host.run, manager)
-        if not version and manager == "apt-get" and not module.check_mode:
-            host.run(["apt-get", "update"])
-            version = package.candidate(host.run, manager)
-    name = package.NAMES[manager]
-    if not version:
-        raise JemallocError(f"method: {manager} finds no package {name} with jemalloc; use method: source.")
-    if module.params["version"] not in (None, "", version):
-        raise JemallocError(
-            f"version: the package {name} of this host holds jemalloc {version}, not {module.params['version']}; leave "
-            "out version, or use method: source."
-        )
-    return store.Wish(version, method="package", packaged=files.sha256(library) if library else None)
+def plan(found: store.Store, wish: store.Wish, params: t.Mapping[str, t.Any]) -> store.Plan:
+    """Return what is going to happen to a store."""
+    referred: t.List[str] = []
+    if params["keep"] is not None:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 
-
-def verify(host: Host, found: store.Store, planned: store.Plan, version: str) -> None:
-    """Run the wanted library again unless it is going to be replaced, and say which other installations are damaged."""
-    wanted = found.installations.get(version)
-    if wanted and not planned.install:
-        preflight(host.run, f"{found.prefix}/{version}/lib/{wanted.receipt['library']}")
-    damaged = [f"{each.version} ({each.damage})" for each in found.installations.values() if each.damage]
-    others = [words for words in damaged if not words.startswith(f"{version} ")]
-    if others:
-        host.warn(
-            f"Damaged in {found.prefix}: {', '.join(others)}; name such a release as version to have it repaired, or "
-            "remove it."
-        )
+        referred = [name for name in found.installations if preload.references(f"{found.prefix}/{name}")]
+    return store.plan_present(found, wish, params["current"], params["keep"], referred)
 
 
 def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     """Plan and carry out state absent."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
+
     version = catalogue.check_number(module.params["version"]) if module.params["version"] else None
     before = store.read(prefix)
     planned = store.plan_absent(before, version)
@@ -415,26 +467,36 @@ def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
             "take that scope away first with preload.jemalloc.jemalloc_preload."
         )
     if planned.changes and not module.check_mode:
-        with store.locked(prefix):
-            store.remove(prefix, store.plan_absent(store.read(prefix), version))
+        with publish.locked(prefix) as undo:
+            before = store.read(prefix)
+            planned = store.plan_absent(before, version)
+            publish.remove(prefix, planned, undo)
         if not planned.after["installations"]:
             install.forget_logs()
+    elif not module.check_mode:
+        publish.clear_leftovers(prefix)
     return report(before, planned, version)
 
 
-def report(before: store.Store, planned: store.Plan, version: t.Optional[str]) -> t.Dict[str, t.Any]:
-    """Return what every run returns; check mode returns the same."""
+def report(
+    before: store.Store,
+    planned: store.Plan,
+    version: t.Optional[str],
+    missing: t.Optional[t.Mapping[str, t.Any]] = None,
+) -> t.Dict[str, t.Any]:
+    """Return what every run returns; check mode returns the same. What is missing is a change that is still to come."""
     after = dict(planned.after)
     if planned.install in before.installations:
         after["installed anew"] = f"{planned.install}, as {planned.reason}"
     return {
-        "changed": planned.changes,
+        "changed": planned.changes and not missing,
         "diff": {"before": before.describe(), "after": after},
         "version": version,
-        "library": preload.library(before.prefix),
+        "library": store.library(before.prefix),
         "built": planned.install,
         "origin": None,
         "packages": [],
+        "missing": missing,
         **planned.after,
     }
 
@@ -442,25 +504,22 @@ def report(before: store.Store, planned: store.Plan, version: t.Optional[str]) -
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    host = Host(module)
     try:
         prefix = store.check_prefix(module.params["prefix"])
-        if module.params["state"] == "present":
-            result = make_present(module, host, prefix)
-        else:
-            result = make_absent(module, prefix)
+        make = make_present if module.params["state"] == "present" else make_absent
+        result = make(module, prefix)
     except JemallocError as error:
         module.fail_json(msg=str(error), **failure(module))
-    except PermissionError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}; run this as root (become: true).", **failure(module))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.params['prefix']}: {error.strerror}.", **failure(module))
+        remedy = "; run this as root (become: true)" if isinstance(error, PermissionError) else ""
+        where = error.filename2 or error.filename or module.params["prefix"]
+        module.fail_json(msg=f"{where}: {error.strerror}{remedy}.", **failure(module))
     module.exit_json(**result)
 
 
 def failure(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Return the keys that are there even when it failed."""
-    return {"version": module.params["version"], "library": preload.library(module.params["prefix"].rstrip("/"))}
+    return {"version": module.params["version"], "library": store.library(module.params["prefix"].rstrip("/"))}
 
 
 if __name__ == "__main__":

@@ -42,6 +42,14 @@ options:
     description: The directory on the controller that gets the archive; it is made where it is missing.
     type: path
     required: true
+  cache:
+    description: The directory on the controller that keeps bundles for M(preload.jemalloc.jemalloc). It gets this one.
+    type: path
+    default: ~/.cache/preload.jemalloc
+  cache_size:
+    description: MiB that the cache may take; what was not used for the longest time goes first.
+    type: int
+    default: 1024
 seealso:
   - module: preload.jemalloc.jemalloc
 """
@@ -68,6 +76,10 @@ path:
   returned: success
   type: str
   sample: /srv/dist/x86_64-glibc2.34/jemalloc-5.3.1.tar.gz
+receipt:
+  description: What the receipt says of the build.
+  returned: success
+  type: dict
 sha256:
   description: The digest of the bundle in hexadecimal.
   returned: success
@@ -81,6 +93,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -89,13 +102,15 @@ ARGUMENTS = {
     "version": {"type": "str"},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "dist": {"type": "path", "required": True},
+    "cache": {"type": "path", "default": "~/.cache/preload.jemalloc"},
+    "cache_size": {"type": "int", "default": 1024},
 }
 
 
 def packed(prefix: str, version: t.Optional[str]) -> t.Dict[str, t.Any]:
     """Return the bundle of an installation, its content for the action plugin that took the call."""
     found = store.read(prefix)
-    wanted = version or found.current or ""
+    wanted = catalogue.check_number(version) if version else found.current or ""
     installation = found.installations.get(wanted)
     if installation is None:
         raise JemallocError(
@@ -114,6 +129,7 @@ def packed(prefix: str, version: t.Optional[str]) -> t.Dict[str, t.Any]:
         "changed": False,
         "version": wanted,
         "platform": platform.name(installation.receipt),
+        "receipt": bundle.portable(installation.receipt),
         "sha256": hashlib.sha256(data).hexdigest(),
         "content": base64.b64encode(data).decode("ascii"),
     }

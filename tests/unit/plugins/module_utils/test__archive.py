@@ -119,6 +119,10 @@ REFUSED: t.List[t.Tuple[t.List[Member], str]] = [
         ([SRC, inside("x", mode=mode)], "its member 'jemalloc-5.9.0/x' has a set-user-ID, set-group-ID or sticky bit")
         for mode in (0o4755, 0o2755, 0o1644)
     ),
+    (
+        [SRC, inside("d/" * 40 + "x")],
+        "its member 'jemalloc-5.9.0/d/d/d/d/d/d/d/d/d/d/d/d/d'... is more than 32 directories deep",
+    ),
     ([SRC, inside("large", content=b"x" * 30000)], "it unpacks to more than 0 MiB, too much for a release"),
     ([SRC, *(inside(str(n)) for n in range(9))], "it holds more than 6 members, too much for a release"),
 ]

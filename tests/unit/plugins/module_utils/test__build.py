@@ -60,6 +60,7 @@ def have(monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., None]:
 
 
 G0 = ["CFLAGS=-g0", "CXXFLAGS=-g0"]
+BEFORE_5 = ["--disable-valgrind", "--enable-tls"]
 
 
 @pytest.mark.parametrize(
@@ -69,16 +70,16 @@ G0 = ["CFLAGS=-g0", "CXXFLAGS=-g0"]
             "3.6.0",
             "x86_64",
             build.Options(),
-            ["je_cv_static_page_shift=12", "je_cv_tls_model=yes", "--disable-valgrind"],
+            ["je_cv_static_page_shift=12", "je_cv_tls_model=yes", *BEFORE_5],
         ),
         (
             "3.6.0",
             "aarch64",
             build.Options(),
-            ["je_cv_static_page_shift=16", "je_cv_tls_model=yes", "--disable-valgrind"],
+            ["je_cv_static_page_shift=16", "je_cv_tls_model=yes", *BEFORE_5],
         ),
-        ("4.0.0", "x86_64", build.Options(cxx=True), ["--with-lg-page=12", "--disable-valgrind"]),
-        ("4.5.0", "x86_64", build.Options(), ["--with-lg-page=12", "--disable-valgrind", *G0]),
+        ("4.0.0", "x86_64", build.Options(cxx=True), ["--with-lg-page=12", *BEFORE_5]),
+        ("4.5.0", "x86_64", build.Options(), ["--with-lg-page=12", *BEFORE_5, *G0]),
         ("5.0.0", "x86_64", build.Options(), ["--with-lg-page=12", "--disable-cxx", *G0]),
         ("5.3.1", "aarch64", build.Options(prof=True), ["--with-lg-page=16", "--disable-cxx", *G0, "--enable-prof"]),
         ("5.3.1", "aarch64", build.Options(lg_page=12), ["--with-lg-page=12", "--disable-cxx", *G0]),
@@ -93,6 +94,18 @@ def test_configure_arguments(version: str, machine: str, options: build.Options,
 
 def test_options_as_a_receipt_holds_them() -> None:
     assert build.Options(prof=True, lg_page=14).as_dict() == {"cxx": False, "prof": True, "lg_page": 14}
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "more"),
+    [
+        ("5.3.1", build.Options(), []),
+        ("5.0.0", build.Options(cxx=True), ["g++"]),
+        ("4.5.0", build.Options(cxx=True, prof=True), []),
+    ],
+)
+def test_tools(version: str, options: build.Options, more: t.List[str]) -> None:
+    assert build.tools(catalogue.RELEASES[version], options) == ["gcc", "make", "headers", *more]
 
 
 @pytest.mark.parametrize(
@@ -126,17 +139,17 @@ def test_package_manager(have: t.Callable[..., None], tools: t.List[str], expect
 
 
 @pytest.mark.parametrize(
-    ("manager", "headers"),
+    ("manager", "headers", "compiler"),
     [
-        ("apt-get", "libc6-dev"),
-        ("dnf", "glibc-devel"),
-        ("zypper", "glibc-devel"),
-        ("apk", "musl-dev"),
-        (None, "the C library's headers"),
+        ("apt-get", "libc6-dev", "g++"),
+        ("dnf", "glibc-devel", "gcc-c++"),
+        ("zypper", "glibc-devel", "gcc-c++"),
+        ("apk", "musl-dev", "g++"),
+        (None, "the C library's headers", "g++"),
     ],
 )
-def test_packages_for(manager: t.Optional[str], headers: str) -> None:
-    assert build.packages_for(["gcc", "headers", "make"], manager) == ["gcc", headers, "make"]
+def test_packages_for(manager: t.Optional[str], headers: str, compiler: str) -> None:
+    assert build.packages_for(["gcc", "headers", "make", "g++"], manager) == ["gcc", headers, "make", compiler]
     assert build.packages_for([], manager) == []
 
 
@@ -209,8 +222,7 @@ def test_build(
     steps = [
         *([] if configure else [["autoconf"]]),
         ["./configure", "--x=y"],
-        ["make", f"-j{jobs}", "build_lib_shared"],
-        ["make", f"DESTDIR={work}/root", "install_bin", "install_lib_shared"],
+        ["make", f"-j{jobs}", f"DESTDIR={work}/root", "install_bin", "install_lib_shared"],
     ]
     front = ["become", work, *ENVIRONMENT, f"TMPDIR={work}/tmp"]
     assert run.calls == [([*front, *step], work, None) for step in steps]
@@ -227,6 +239,27 @@ def test_build_that_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatc
     )
     assert caught.value.log.startswith("$ ./configure\n\n$ make -j")
     assert len(run.calls) == 2
+
+
+END = "make: *** [Makefile:3: a] Error 1"
+COLLECT = "collect2: error: ld returned 1 exit status"
+WAITING = "make: *** Waiting for unfinished jobs...."
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [
+        (["a.c:1:1: error: no", "cc -c b.c", END], "a.c:1:1: error: no"),
+        (["a.c:1:1: error: no", END, WAITING, "cc -c b.c"], "a.c:1:1: error: no"),
+        (["make[1]: *** [b] Error 1", "a.c:1:1: error: no", "cc -c b.c", END, WAITING], "a.c:1:1: error: no"),
+        (["/tmp/a.s: Fatal error: cannot write", "cc -c b.c", END], "/tmp/a.s: Fatal error: cannot write"),
+        (["/usr/bin/ld: warning: odd", "/usr/bin/ld: disk is full", COLLECT, END], "/usr/bin/ld: disk is full"),
+        (["ld.gold: disk is full", COLLECT, END], "ld.gold: disk is full"),
+        (["cc -o a a.o", "it was killed", COLLECT, END], f"it was killed / {COLLECT}"),
+    ],
+)
+def test_the_reason_is_said(printed: t.List[str], said: str) -> None:
+    assert str(build.BuildError("No", ["", "\n".join(printed)])) == f"No: {said} / {END}"
 
 
 def really(

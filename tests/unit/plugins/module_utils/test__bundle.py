@@ -135,11 +135,16 @@ def test_settle(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "lib/libjemalloc.so.2").read_text() == "prefix=/build/5.3.1\n"
 
 
+DIGEST = f"sha256:{'a' * 64}"
+
+
 def test_find(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "jemalloc-5.3.1.tar.gz"
     path.write_text("")
-    assert bundle.find(str(tmp_path), "5.3.1", "a").location == str(path)
-    assert bundle.find("https://example.com/b/", "5.3.1", "a").location == "https://example.com/b/jemalloc-5.3.1.tar.gz"
+    assert bundle.find(str(tmp_path), "5.3.1", DIGEST).location == str(path)
+    assert (
+        bundle.find("https://example.com/b/", "5.3.1", DIGEST).location == "https://example.com/b/jemalloc-5.3.1.tar.gz"
+    )
     with pytest.raises(JemallocError) as caught:
         bundle.find(str(path), "5.3.1", None)
     assert str(caught.value) == (

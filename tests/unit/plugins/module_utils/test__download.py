@@ -131,3 +131,17 @@ def test_no_attempt_begins_after_the_time(tmp_path: pathlib.Path, monkeypatch: p
     clock = iter([0, 0, 1000])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     assert fetch(tmp_path, refused(503))[0] == "the server answers 503 No (tried 1 times)"
+
+
+def test_a_full_disk_is_no_fault_of_the_server() -> None:
+    server = Server(Answer(b"x" * 99))
+    with pytest.raises(OSError, match="No space left on device"):
+        module.download("http://x", "/dev/full", 100, server)
+    assert server.ranges == [None]
+
+
+def test_a_full_disk_that_shows_in_the_middle(tmp_path: pathlib.Path) -> None:
+    server = Server(Answer(b"x" * 100_000))
+    with pytest.raises(OSError, match="No space left on device"):
+        module.download("http://x", "/dev/full", 1 << 20, server)
+    assert server.ranges == [None]

@@ -22,6 +22,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
 from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
+from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -82,7 +83,7 @@ def request_of(tmp_path: pathlib.Path, tarball: Tarball) -> t.Callable[..., inst
         chosen = build.Options(**options)
         wish = store.Wish(version, chosen.as_dict(), source=release.sha256)
         origins = ["/missing.tar.gz", path]
-        return install.Request(str(tmp_path / "store"), release, wish, chosen, origins, None, build_packages)
+        return install.Request(str(tmp_path / "store"), release, wish, chosen, origins, build_packages=build_packages)
 
     return make
 
@@ -94,8 +95,8 @@ def plan(request: install.Request, make_current: bool = True) -> store.Plan:
 
 def carry_out(host: Host, request: install.Request) -> t.Dict[str, t.Any]:
     """Install as the module does."""
-    with store.locked(request.prefix):
-        return install.carry_out(host, request, plan(request))  # type: ignore[arg-type]
+    with publish.locked(request.prefix) as undo:
+        return install.carry_out(host, request, plan(request), undo)  # type: ignore[arg-type]
 
 
 def test_from_source_to_current(request_of: t.Callable[..., install.Request]) -> None:
@@ -112,6 +113,7 @@ def test_from_source_to_current(request_of: t.Callable[..., install.Request]) ->
         "bin",
         "bin/jemalloc-config",
         "bin/jemalloc.sh",
+        "bin/no-jemalloc.sh",
         "lib",
         "lib/libjemalloc.so",
         "lib/libjemalloc.so.2",
@@ -158,7 +160,7 @@ FAILURES = [
     (
         "6.6.6",
         {},
-        r"jemalloc 6\.6\.6 does not build here, make ended with 2: .* / make: \*\*\* .* Error 1; "
+        r"jemalloc 6\.6\.6 does not build here, make ended with 2: .* error: .* / make: \*\*\* .* Error 1; "
         r"all that it printed is in .*/preload-jemalloc-6\.6\.6-build\.log\.",
     ),
     (
@@ -201,7 +203,7 @@ def test_a_build_that_works_takes_away_the_log_of_the_one_that_did_not(
     # a directory that takes no file is passed over
     monkeypatch.setattr(install, "LOGS", (str(tmp_path / "none"), str(tmp_path)))
     run = Host.run
-    monkeypatch.setattr(Host, "run", lambda *a, **k: (2, "no") if "build_lib_shared" in a[1] else run(*a, **k))
+    monkeypatch.setattr(Host, "run", lambda *a, **k: (2, "no") if "install_lib_shared" in a[1] else run(*a, **k))
     with pytest.raises(JemallocError, match=f"all that it printed is in {tmp_path}/preload-jemalloc-9.9.9-build.log"):
         carry_out(Host(), request_of())
     monkeypatch.setattr(Host, "run", run)
@@ -221,7 +223,7 @@ def bundled(request_of: t.Callable[..., install.Request], tmp_path: pathlib.Path
         path = tmp_path / bundle.file_name("9.9.9")
         path.write_bytes(b"x" if spoil else data)
         chosen = build.Options(**options)
-        place = bundle.find(str(path), "9.9.9", files.sha256(str(path)))
+        place = bundle.find(str(path), "9.9.9", f"sha256:{files.sha256(str(path))}")
         wish = store.Wish("9.9.9", chosen.as_dict(), method, bundle=place.sha256)
         return dataclasses.replace(request, wish=wish, options=chosen, bundle=place)
 
@@ -285,13 +287,32 @@ def test_what_is_too_many_goes(request_of: t.Callable[..., install.Request]) -> 
         carry_out(Host(), request_of(version))
     request = request_of("9.9.9")
     planned = store.plan_present(store.read(request.prefix), request.wish, True, 0)
-    with store.locked(request.prefix):
-        install.carry_out(Host(), request, planned)  # type: ignore[arg-type]
+    with publish.locked(request.prefix) as undo:
+        install.carry_out(Host(), request, planned, undo)  # type: ignore[arg-type]
     assert store.read(request.prefix).describe() == {
         "installations": ["9.9.7", "9.9.9"],
         "current": "9.9.9",
         "previous": "9.9.7",
     }
+
+
+def test_a_source_that_cannot_be_configured(
+    request_of: t.Callable[..., install.Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpack = archive.unpack
+
+    def bare(path: str, directory: str, holds: str) -> str:
+        top = unpack(path, directory, holds)
+        os.unlink(f"{top}/configure")
+        return top
+
+    monkeypatch.setattr(archive, "unpack", bare)
+    request = request_of()
+    with pytest.raises(JemallocError) as caught:
+        carry_out(Host(), request)
+    assert str(caught.value) == (
+        f"The archive {request.origins[1]} is refused: it holds neither configure nor configure.ac."
+    )
 
 
 def test_a_snapshot_needs_autoconf(
@@ -301,7 +322,7 @@ def test_a_snapshot_needs_autoconf(
 
     def missing(_run: build.Run, needed: t.Sequence[str]) -> t.List[str]:
         asked.append(needed)
-        return ["autoconf"]
+        return [tool for tool in needed if tool == "autoconf"]
 
     unpack = archive.unpack
 
@@ -321,7 +342,7 @@ def test_a_snapshot_needs_autoconf(
         == "jemalloc 9.9.9 does not build here, autoconf ended with 1: $ autoconf / configure.ac: bad; all that it "
         f"printed is in {install.log_path(install.LOGS[0], '9.9.9')}."
     )
-    assert asked == [["gcc", "make", "headers", "autoconf"]]
+    assert [list(tools) for tools in asked] == [["gcc", "make", "headers"], ["autoconf"]]
     assert host.calls[0] == ["apk", "add", "autoconf"]
 
 

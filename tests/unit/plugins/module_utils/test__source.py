@@ -35,19 +35,19 @@ UPSTREAM = source.Candidate(
     ],
 )
 def test_an_origin_comes_first(origin: str, kind: str, location: str) -> None:
-    assert source.candidates(RELEASE, [origin], []) == [source.Candidate(kind, location, "a" * 64), UPSTREAM]
+    assert list(source.candidates(RELEASE, [origin], list)) == [source.Candidate(kind, location, "a" * 64), UPSTREAM]
 
 
 def test_an_origin_that_is_a_directory(tmp_path: pathlib.Path) -> None:
     for origin in (str(tmp_path), f"file://{tmp_path}", f"{tmp_path}/"):
-        found = source.candidates(RELEASE, [origin], [])[0]
+        found = next(source.candidates(RELEASE, [origin], list))
         assert found == source.Candidate("file", f"{tmp_path}/jemalloc-5.9.0.tar.bz2", "a" * 64)
 
 
 @pytest.mark.parametrize("origin", ["jemalloc.tar.bz2", "", "ftp://x/y", "file://host/x", "~/x", "HTTPS://x"])
 def test_an_origin_that_is_none(origin: str) -> None:
     with pytest.raises(JemallocError) as caught:
-        source.candidates(RELEASE, [origin], [])
+        list(source.candidates(RELEASE, [origin], list))
     assert str(caught.value) == (
         f"origins: {origin!r} is neither an absolute path on the host nor a file://, http:// or https:// URL."
     )
@@ -64,13 +64,14 @@ def test_an_origin_that_is_none(origin: str) -> None:
 )
 def test_an_origin_that_is_refused(origin: str, message: str) -> None:
     with pytest.raises(JemallocError) as caught:
-        source.candidates(RELEASE, [origin], [])
+        list(source.candidates(RELEASE, [origin], list))
     assert str(caught.value).startswith(f"origins: {message}")
     assert "secret" not in str(caught.value)
 
 
 def test_the_archive_of_the_distribution_comes_last() -> None:
-    assert source.candidates(RELEASE, [], ["http://deb.example.com/pool/main/", "http://other/pool/main"]) == [
+    roots = ["http://deb.example.com/pool/main/", "http://other/pool/main"]
+    assert list(source.candidates(RELEASE, [], lambda: roots)) == [
         UPSTREAM,
         source.Candidate("apt", "http://deb.example.com/pool/main/j/jemalloc/x.tar.gz", "b" * 64, "c" * 40),
         source.Candidate("apt", "http://other/pool/main/j/jemalloc/x.tar.gz", "b" * 64, "c" * 40),

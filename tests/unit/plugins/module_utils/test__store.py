@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _wrapper as wrapper
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -100,8 +103,8 @@ def test_read_nothing(prefix: str) -> None:
 def test_read(prefix: str, installed: Install) -> None:
     for version in ("5.10.0", "5.9.0"):
         installed(prefix, version)
-    store.switch(prefix, "5.9.0")
-    store.switch(prefix, "5.10.0")
+    publish.switch(prefix, "5.9.0", publish.Undo())
+    publish.switch(prefix, "5.10.0", publish.Undo())
     for name in ("5.1.0", "notes", "5.1"):
         os.mkdir(f"{prefix}/{name}")
     os.symlink("5.9.0", f"{prefix}/5.2.0")
@@ -154,9 +157,9 @@ def test_a_wrapper_of_another_time_is_no_damage(prefix: str, installed: Install)
     assert damage(prefix) == ("", ("5.9.0",))
     shutil.rmtree(str(path.parent))
     assert damage(prefix) == ("", ("5.9.0",))
-    store.write_wrapper(prefix, "5.9.0")
+    publish.write_wrappers(f"{prefix}/5.9.0", prefix)
     assert damage(prefix) == ("", ())
-    assert path.read_text() == wrapper.text(prefix)
+    assert path.read_text() == wrapper.texts(prefix)["bin/jemalloc.sh"]
     assert path.stat().st_mode & 0o777 == 0o755
 
 
@@ -164,7 +167,7 @@ def test_complete(prefix: str, tmp_path: pathlib.Path) -> None:
     tree = tmp_path / "tree"
     (tree / "lib").mkdir(parents=True)
     (tree / "lib" / "libjemalloc.so.2").write_text("library")
-    store.complete(str(tree), prefix, {"library": "libjemalloc.so.2", "x": "ä"})
+    publish.complete(str(tree), prefix, {"library": "libjemalloc.so.2", "x": "ä"})
     assert os.readlink(str(tree / "lib" / "libjemalloc.so")) == "libjemalloc.so.2"
     receipt = json.loads((tree / "receipt.json").read_text())
     assert receipt == {
@@ -175,7 +178,7 @@ def test_complete(prefix: str, tmp_path: pathlib.Path) -> None:
             "lib/libjemalloc.so.2": files.sha256(str(tree / "lib" / "libjemalloc.so.2")),
         },
     }
-    store.complete(str(tree), prefix, {"library": "libjemalloc.so.2"})
+    publish.complete(str(tree), prefix, {"library": "libjemalloc.so.2"})
     assert sorted(json.loads((tree / "receipt.json").read_text())) == ["files", "library"]
 
 
@@ -329,23 +332,34 @@ def test_what_goes_gets_no_new_wrapper() -> None:
     assert store.plan_present(before, wish("5.1.0"), True, 1).wrappers == ("5.4.0",)
 
 
-def test_wish_for_previous() -> None:
-    assert store.wish_for_previous(aged(_1=11, _2=12)) == wish("5.2.0")
+def test_wish_for_installed() -> None:
+    assert store.wish_for_installed(aged(_1=11, _2=12), "previous") == wish("5.2.0")
     packaged = store.Store("/p", {"5.9.0": PACKAGED}, previous="5.9.0")
-    assert PACKAGED.suits(store.wish_for_previous(packaged))
+    assert PACKAGED.suits(store.wish_for_installed(packaged, "previous"))
 
 
-def test_wish_for_previous_that_cannot_be() -> None:
+def test_wish_for_installed_that_cannot_be() -> None:
     with pytest.raises(JemallocError) as caught:
-        store.wish_for_previous(store.Store("/p"))
+        store.wish_for_installed(store.Store("/p"), "previous")
     assert str(caught.value) == (
         "version: there is no previous installation in /p to go back to; name a release instead."
     )
     with pytest.raises(JemallocError) as caught:
-        store.wish_for_previous(store.Store("/p", {"5.9.0": installation("it is bent")}, previous="5.9.0"))
+        store.wish_for_installed(store.Store("/p", {"5.9.0": installation("it is bent")}, previous="5.9.0"), "previous")
     assert str(caught.value) == (
-        "version: the previous installation /p/5.9.0 is damaged (it is bent); name 5.9.0 to have it installed again."
+        "version: the previous installation /p/5.9.0 is damaged (it is bent); name 5.9.0 to have it installed again, "
+        "with its checksum if it is not a known release."
     )
+    with pytest.raises(
+        JemallocError, match=r"^version: the installation /p/5.9.0 is damaged \(it is bent\); name 5.9.0 "
+    ):
+        store.wish_for_installed(store.Store("/p", {"5.9.0": installation("it is bent")}), "5.9.0")
+
+
+def test_is_installed(tmp_path: pathlib.Path, installed: t.Callable[..., None]) -> None:
+    installed(str(tmp_path / "store"), "9.9.9")
+    for version, there in (("9.9.9", True), ("9.9.8", False), ("../store/9.9.9", False), ("a\0b", False)):
+        assert store.is_installed(str(tmp_path / "store"), version) is there
 
 
 NOTHING = after([])
@@ -397,10 +411,10 @@ def test_plan_absent_of_what_is_in_use() -> None:
 def test_locked_makes_the_prefix_and_takes_it_away_again(prefix: str, umask: int) -> None:
     before = os.umask(umask)
     try:
-        with store.locked(prefix):
+        with publish.locked(prefix):
             assert os.stat(prefix).st_mode & 0o777 == 0o755
             assert os.listdir(prefix) == [".lock"]
-            staging = store.stage(prefix)
+            staging = publish.stage(prefix)
             assert os.stat(staging).st_mode & 0o777 == 0o711
             assert os.stat(f"{prefix}/.staging").st_mode & 0o777 == 0o711
     finally:
@@ -410,8 +424,8 @@ def test_locked_makes_the_prefix_and_takes_it_away_again(prefix: str, umask: int
 
 def test_locked_takes_the_prefix_away_when_the_block_fails(prefix: str) -> None:
     def fail() -> None:
-        with store.locked(prefix):
-            store.stage(prefix)
+        with publish.locked(prefix):
+            publish.stage(prefix)
             raise JemallocError("no")
 
     with pytest.raises(JemallocError, match=r"^no$"):
@@ -421,14 +435,14 @@ def test_locked_takes_the_prefix_away_when_the_block_fails(prefix: str) -> None:
 
 def test_locked_keeps_a_prefix_that_was_there(prefix: str) -> None:
     os.mkdir(prefix, 0o750)
-    with store.locked(prefix):
-        store.stage(prefix)
+    with publish.locked(prefix):
+        publish.stage(prefix)
     assert os.listdir(prefix) == [".lock"]
     assert os.stat(prefix).st_mode & 0o777 == 0o750
 
 
 def test_locked_keeps_a_prefix_in_which_something_was_made(prefix: str) -> None:
-    with store.locked(prefix):
+    with publish.locked(prefix):
         os.mkdir(f"{prefix}/5.9.0")
     assert sorted(os.listdir(prefix)) == [".lock", "5.9.0"]
 
@@ -442,7 +456,7 @@ def test_locked_clears_what_a_killed_run_left(prefix: str, installed: Install) -
     kept = [f"{prefix}/.notes", f"{prefix}/5.9.0/bin/x{files.TEMPORARY_SUFFIX}"]
     for path in kept:
         pathlib.Path(path).write_text("")
-    with store.locked(prefix):
+    with publish.locked(prefix):
         assert not any(os.path.lexists(path) for path in [*left, f"{prefix}/.staging"])
     assert all(os.path.exists(path) for path in kept)
 
@@ -458,19 +472,19 @@ sys.stdin.read()
 
 def test_one_writer_at_a_time(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkdir(prefix)
-    monkeypatch.setattr(store, "LOCK_TIMEOUT", -1)
+    monkeypatch.setattr(publish, "LOCK_TIMEOUT", -1)
     arguments = [sys.executable, "-I", "-c", HOLD, f"{prefix}/.lock"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         pathlib.Path(prefix, ".staging").mkdir()
-        with pytest.raises(JemallocError) as caught, store.locked(prefix):
+        with pytest.raises(JemallocError) as caught, publish.locked(prefix):
             pytest.fail("it was let in")
         assert str(caught.value) == f"Another run has been writing to {prefix} for -1 s; wait for it to end."
         assert pathlib.Path(prefix, ".staging").exists()
         holder.kill()  # the kernel drops the lock of a killed process
         holder.wait()
-        with store.locked(prefix):
+        with publish.locked(prefix):
             assert not pathlib.Path(prefix, ".staging").exists()
 
 
@@ -488,7 +502,7 @@ def test_a_writer_waits(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
             holder.wait()
 
         monkeypatch.setattr(time, "sleep", sleep)
-        with store.locked(prefix):
+        with publish.locked(prefix):
             assert waits == [0.1]
 
 
@@ -511,10 +525,96 @@ def test_the_lock_of_a_prefix_that_was_removed_meanwhile_is_none(prefix: str, mo
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     monkeypatch.setattr(fcntl, "flock", late)
     monkeypatch.setattr(os, "open", early)
-    with store.locked(prefix):
+    with publish.locked(prefix):
         held = os.stat(f"{prefix}/.lock")
         assert held.st_nlink == 1
     assert not os.path.exists(prefix)
+
+
+def test_a_prefix_that_was_made_for_nothing_goes(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chmod(path: str, _mode: int) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    with pytest.raises(PermissionError), publish.locked(prefix):
+        pytest.fail("it was let in")
+    assert not os.path.exists(prefix)
+
+
+def test_what_a_killed_build_still_does_is_ended(prefix: str) -> None:
+    directory = pathlib.Path(prefix, ".staging", "tmp", "work")
+    directory.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"], cwd=str(directory)) as build, subprocess.Popen(["cat"], stdin=-1) as other:
+        with publish.locked(prefix):
+            assert build.wait() == -signal.SIGKILL
+            assert not directory.exists()
+        assert other.poll() is None
+        other.kill()
+
+
+def test_leftovers_are_cleared_unless_somebody_works_there(prefix: str) -> None:
+    staging = pathlib.Path(prefix, ".staging", "tmp")
+    publish.clear_leftovers(prefix)
+    assert not os.path.exists(prefix)
+    os.mkdir(prefix)
+    with publish.locked(prefix):
+        staging.mkdir(parents=True)
+        publish.clear_leftovers(prefix)
+        assert staging.exists()
+    staging.mkdir(parents=True)
+    publish.clear_leftovers(prefix)
+    assert os.listdir(prefix) == [".lock"]
+
+
+def test_what_does_not_end(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pathlib.Path(prefix, ".staging", "tmp").mkdir(parents=True)
+    monkeypatch.setattr(processes, "working_in", lambda _directory: [2**22 + 1])  # more than a pid can be
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    with pytest.raises(JemallocError) as caught, publish.locked(prefix):
+        pytest.fail("it was let in")
+    assert str(caught.value) == f"Processes that work in {prefix}/.staging do not end: {2**22 + 1}; end them."
+
+
+def test_an_error_takes_everything_back(prefix: str, installed: Install) -> None:
+    for version in ("5.1.0", "5.2.0", "5.9.0"):
+        installed(prefix, version, number=1)
+        publish.switch(prefix, version, publish.Undo())
+    before = {path: path.lstat().st_ino for path in pathlib.Path(prefix).rglob("*") if not path.is_symlink()}
+    was = store.read(prefix)
+
+    def fail() -> None:
+        with publish.locked(prefix) as undo:
+            for version in ("5.9.0", "5.10.0"):
+                tree = f"{publish.stage(prefix)}/tree"
+                shutil.copytree(f"{prefix}/5.1.0", tree, symlinks=True)
+                publish.publish(prefix, tree, version, undo)
+                publish.switch(prefix, version, undo)
+            publish.remove(prefix, store.Plan({}, remove=("5.1.0", "5.2.0"), unlink=True), undo)
+            assert list(store.read(prefix).installations) == ["5.10.0", "5.9.0"]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert store.read(prefix) == was
+    assert {path: path.lstat().st_ino for path in pathlib.Path(prefix).rglob("*") if not path.is_symlink()} == before
+
+
+def test_an_error_without_a_way_back_is_the_one_that_is_reported(
+    prefix: str, installed: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: str, *_arguments: t.Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    def fail() -> None:
+        with publish.locked(prefix) as undo:
+            publish.switch(prefix, "5.9.0", undo)
+            for module, name in ((os, "unlink"), (shutil, "rmtree")):
+                monkeypatch.setattr(module, name, broken)
+            raise ZeroDivisionError
+
+    installed(prefix, "5.9.0")
+    with pytest.raises(ZeroDivisionError):
+        fail()
 
 
 def test_a_file_system_without_locks(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,7 +624,7 @@ def test_a_file_system_without_locks(prefix: str, monkeypatch: pytest.MonkeyPatc
     os.mkdir(prefix)
     monkeypatch.setattr(fcntl, "flock", flock)
     descriptors = os.listdir("/proc/self/fd")
-    with pytest.raises(OSError, match="No locks available"), store.locked(prefix):
+    with pytest.raises(OSError, match="No locks available"), publish.locked(prefix):
         pytest.fail("it was let in")
     assert os.listdir("/proc/self/fd") == descriptors
 
@@ -532,7 +632,7 @@ def test_a_file_system_without_locks(prefix: str, monkeypatch: pytest.MonkeyPatc
 def test_a_lock_that_is_a_link_is_not_followed(prefix: str, tmp_path: pathlib.Path) -> None:
     os.mkdir(prefix)
     os.symlink(str(tmp_path / "victim"), f"{prefix}/.lock")
-    with pytest.raises(OSError, match="Too many levels of symbolic links"), store.locked(prefix):
+    with pytest.raises(OSError, match="Too many levels of symbolic links"), publish.locked(prefix):
         pytest.fail("it was let in")
     assert not (tmp_path / "victim").exists()
 
@@ -556,28 +656,31 @@ def test_publish_where_that_cannot_be(prefix: str, installed: Install, monkeypat
     assert store.read(prefix).installations["5.9.0"].receipt["number"] == 1
 
 
-def test_switch(prefix: str, installed: Install) -> None:
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_switch(prefix: str, installed: Install, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "exchange", lambda _one, _other: False)
     for version in ("5.1.0", "5.9.0"):
         installed(prefix, version)
-    store.switch(prefix, "5.1.0")
+    publish.switch(prefix, "5.1.0", publish.Undo())
     assert store.read(prefix).describe() == after(["5.1.0", "5.9.0"], "5.1.0")
-    store.switch(prefix, "5.9.0")
+    publish.switch(prefix, "5.9.0", publish.Undo())
     assert store.read(prefix).describe() == after(["5.1.0", "5.9.0"], "5.9.0", "5.1.0")
     shutil.rmtree(f"{prefix}/5.9.0")
-    store.switch(prefix, "5.1.0")
+    publish.switch(prefix, "5.1.0", publish.Undo())
     assert store.read(prefix).describe() == after(["5.1.0"], "5.1.0", "5.1.0")
 
 
 def remove(prefix: str, version: t.Optional[str]) -> None:
     """Remove as the module does."""
-    with store.locked(prefix):
-        store.remove(prefix, store.plan_absent(store.read(prefix), version))
+    with publish.locked(prefix):
+        publish.remove(prefix, store.plan_absent(store.read(prefix), version), publish.Undo())
 
 
 def test_remove(prefix: str, installed: Install) -> None:
     for version in ("5.1.0", "5.2.0", "5.9.0"):
         installed(prefix, version)
-        store.switch(prefix, version)
+        publish.switch(prefix, version, publish.Undo())
     remove(prefix, "5.2.0")
     assert store.read(prefix).describe() == after(["5.1.0", "5.9.0"], "5.9.0")
     assert sorted(os.listdir(prefix)) == [".lock", "5.1.0", "5.9.0", "current"]
@@ -587,7 +690,7 @@ def test_remove(prefix: str, installed: Install) -> None:
 
 def test_remove_leaves_what_is_foreign(prefix: str, installed: Install) -> None:
     installed(prefix, "5.9.0")
-    store.switch(prefix, "5.9.0")
+    publish.switch(prefix, "5.9.0", publish.Undo())
     os.mkdir(f"{prefix}/5.1.0")
     remove(prefix, None)
     assert [name for name in sorted(os.listdir(prefix)) if name != ".lock"] == ["5.1.0"]
@@ -596,9 +699,9 @@ def test_remove_leaves_what_is_foreign(prefix: str, installed: Install) -> None:
 def test_remove_a_prefix_that_gets_something_foreign_meanwhile(prefix: str, installed: Install) -> None:
     installed(prefix, "5.9.0")
     plan = store.plan_absent(store.read(prefix), None)
-    with store.locked(prefix):
+    with publish.locked(prefix):
         os.mkdir(f"{prefix}/new")
-        store.remove(prefix, plan)
+        publish.remove(prefix, plan, publish.Undo())
     assert os.listdir(prefix) == ["new"]
 
 
@@ -622,22 +725,22 @@ def test_remove_from_a_lower_layer(
 
 def reinstall(prefix: str) -> None:
     """Replace 5.9.0, which is current, by another build of it."""
-    with store.locked(prefix):
-        tree = f"{store.stage(prefix)}/tree"
+    with publish.locked(prefix):
+        tree = f"{publish.stage(prefix)}/tree"
         shutil.copytree(f"{prefix}/5.9.0", tree, symlinks=True)
         pathlib.Path(tree, "lib", "libjemalloc.so.2").write_text("new")
-        store.complete(tree, prefix, {"library": "libjemalloc.so.2", "options": OPTIONS})
-        store.publish(prefix, tree, "5.9.0")
+        publish.complete(tree, prefix, {"library": "libjemalloc.so.2", "options": OPTIONS})
+        publish.publish(prefix, tree, "5.9.0", publish.Undo())
 
 
 def install_and_switch(prefix: str) -> None:
     """Install 5.10.0 from a copy of 5.9.0 and make it current."""
-    with store.locked(prefix):
-        tree = f"{store.stage(prefix)}/tree"
+    with publish.locked(prefix):
+        tree = f"{publish.stage(prefix)}/tree"
         shutil.copytree(f"{prefix}/5.9.0", tree, symlinks=True)
-        store.complete(tree, prefix, {"library": "libjemalloc.so.2", "options": OPTIONS})
-        store.publish(prefix, tree, "5.10.0")
-        store.switch(prefix, "5.10.0")
+        publish.complete(tree, prefix, {"library": "libjemalloc.so.2", "options": OPTIONS})
+        publish.publish(prefix, tree, "5.10.0", publish.Undo())
+        publish.switch(prefix, "5.10.0", publish.Undo())
 
 
 def remove_one(prefix: str) -> None:
@@ -686,7 +789,7 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
     template = str(tmp_path / "template")
     for version in ("5.1.0", "5.9.0"):
         installed(template, version)
-        store.switch(template, version)
+        publish.switch(template, version, publish.Undo())
     prefix = str(tmp_path / "store")
     for step in range(1, 200):
         shutil.copytree(template, prefix, symlinks=True)
@@ -709,3 +812,8 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
     else:
         pytest.fail("it never came through")
     assert step > 5
+
+
+def test_the_stable_path() -> None:
+    assert store.library("/srv/x") == "/srv/x/current/lib/libjemalloc.so"
+    assert store.library("/srv/x", "5.1.0") == "/srv/x/5.1.0/lib/libjemalloc.so"
