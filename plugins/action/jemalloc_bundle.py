@@ -16,6 +16,11 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+
+#: The cache, unless the task says otherwise; the defaults are those of the module.
+DEFAULTS: t.Dict[str, t.Any] = {"cache": "~/.cache/preload.jemalloc", "cache_size": 1024}
 
 
 def keep(directory: str, name: str, data: bytes, check: bool) -> bool:
@@ -63,10 +68,17 @@ class ActionModule(ActionBase):
         result.update(done)
         if content is None:
             return result
+        data = base64.b64decode(content)
         directory = os.path.join(os.path.expanduser(str(self._task.args["dist"])), done["platform"])
         name = bundle.file_name(done["version"])
         try:
-            result["changed"] = keep(directory, name, base64.b64decode(content), self._task.check_mode)
+            if not self._task.check_mode:
+                given = {key: self._task.args.get(key) or default for key, default in DEFAULTS.items()}
+                host = str((task_vars or {}).get("inventory_hostname", ""))
+                caching.Cache(str(given["cache"]), int(given["cache_size"])).add(data, done["receipt"], host)
+            result["changed"] = keep(directory, name, data, self._task.check_mode)
+        except JemallocError as error:
+            return {**result, "failed": True, "msg": str(error)}
         except OSError as error:
             return {**result, "failed": True, "msg": f"dist: {error.filename or directory}: {error.strerror}."}
         result["path"] = os.path.join(directory, name)

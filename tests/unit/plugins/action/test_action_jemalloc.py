@@ -1,13 +1,17 @@
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The newest release as the action looks it up, from a real server on this machine."""
+"""The controller's half of the module: who builds, who gets what was built, and what is looked up and downloaded."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.server
 import json
+import os
 import pathlib
+import shutil
 import threading
 import typing as t
 from unittest import mock
@@ -48,7 +52,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"<html>" if name == "page" else json.dumps(ANSWERS[name]).encode("ascii"))
+        answer = b"<html>" if name == "page" else ANSWERS[name]
+        self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode("ascii"))
 
     def log_message(self, *_arguments: t.Any) -> None:
         """Say nothing."""
@@ -119,26 +124,257 @@ def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
         action.with_latest({"latest": True}, str(tmp_path))
 
 
-def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, **arguments: t.Any) -> t.Tuple[t.Any, t.List[t.Any]]:
-    """Run the action; return its result and the arguments that the module got."""
-    calls: t.List[t.Any] = []
+S = "5" * 64
+MISSING: t.Dict[str, t.Any] = {
+    "version": "5.3.1",
+    "checksum": None,
+    "sources": [catalogue.RELEASES["5.3.1"].sha256],
+    "options": {"cxx": False, "prof": False, "lg_page": None},
+    "archives": [],
+    "architecture": "x86_64",
+    "libc": "glibc",
+    "libc_version": "2.36",
+    "lg_page": 12,
+}
+RECEIPT = {
+    "release": "5.3.1",
+    "source": {"sha256": MISSING["sources"][0]},
+    "platform": {"architecture": "x86_64", "libc": "glibc", "libc_lowest": "2.34", "lg_page": 12},
+    "options": MISSING["options"],
+}
+THERE = {"changed": False, "missing": None, "version": "5.3.1", "built": None}
 
-    def execute(_self: t.Any, module_name: str, module_args: t.Any, task_vars: t.Any) -> t.Dict[str, t.Any]:
-        calls.append((module_name, module_args, task_vars))
-        return {"changed": True}
 
-    monkeypatch.setattr(action.ActionModule, "_execute_module", execute)
-    monkeypatch.setattr(action.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False)
-    plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
-    return plugin.run(task_vars={"x": 1}), calls
+class Play:
+    """A play of the action over hosts: what each module call got, in their order, and what was said."""
+
+    def __init__(self, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make a controller whose directories are below this one."""
+        self.directory = directory
+        self.calls: t.List[t.Tuple[str, str, t.Dict[str, t.Any]]] = []
+        self.said: t.List[str] = []
+        self.installed: t.Set[str] = set()
+        self.answers: t.Dict[str, t.Dict[str, t.Any]] = {}
+        (directory / "run").mkdir()
+        monkeypatch.setattr(action.constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
+        monkeypatch.setattr(action._DISPLAY, "display", lambda words, **_more: self.said.append(words))
+        monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
+
+    def run(self, name: str, _check: bool = False, _delegate: str = "", **arguments: t.Any) -> t.Dict[str, t.Any]:
+        """Run the action for a host."""
+        cache = str(self.directory / "cache")
+        task = mock.MagicMock(args={"cache": cache, **arguments}, async_val=0, check_mode=_check)
+        task.delegate_to = _delegate or None
+        plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
+
+        def execute(module_name: str, module_args: t.Dict[str, t.Any], task_vars: t.Any) -> t.Dict[str, t.Any]:
+            leaf = module_name.rpartition(".")[2]
+            self.calls.append((name, leaf, dict(module_args)))
+            if leaf == "jemalloc_bundle":
+                content = base64.b64encode(b"bundle").decode("ascii")
+                return {"changed": False, "content": content, "receipt": RECEIPT, **self.answers.get("bundle", {})}
+            if name in self.installed:
+                return dict(THERE)
+            if module_args["build"] == "never":
+                return {**THERE, "built": "5.3.1", "missing": MISSING}
+            if not _check and not self.answers.get(name):
+                self.installed.add(_delegate or name)
+            return {**THERE, "changed": True, "built": "5.3.1", **self.answers.get(name, {})}
+
+        plugin._execute_module = execute
+        plugin._make_tmp_path = lambda: "/tmp/x"
+        plugin._connection._shell.tmpdir = None
+        plugin._connection._shell.join_path = os.path.join
+        plugin._transfer_file = mock.MagicMock()
+        plugin._fixup_perms2 = mock.MagicMock()
+        return dict(plugin.run(task_vars={"inventory_hostname": name}))
+
+    def builds(self) -> t.List[str]:
+        """Return the hosts that were told to build."""
+        return [
+            name
+            for name, leaf, arguments in self.calls
+            if (leaf, arguments.get("build")) == ("jemalloc", "now")
+            and (arguments.get("pushed") or {}).get("kind") != "bundle"
+        ]
 
 
-def test_the_action(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result, calls = run(tmp_path, monkeypatch, version="5.1.0")
+@pytest.fixture
+def play(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Such a play."""
+    return Play(tmp_path, monkeypatch)
+
+
+def test_a_host_that_lacks_nothing_is_asked_once(play: Play) -> None:
+    play.installed.add("web1")
+    assert play.run("web1")["missing"] is None
+    assert play.calls == [("web1", "jemalloc", {"build": "never"})]
+    assert play.said == []
+    assert not (play.directory / "cache").exists()
+
+
+def test_the_first_one_builds_and_the_next_one_gets_its_bundle(play: Play) -> None:
+    assert play.run("web1")["changed"]
+    assert play.run("web2")["changed"]
+    assert play.builds() == ["web1"]
+    pushed = play.calls[-1][2]["pushed"]
+    assert pushed == {
+        "kind": "bundle",
+        "path": f"/tmp/x/{pushed['sha256']}",
+        "sha256": hashlib.sha256(b"bundle").hexdigest(),
+        "origin": "the controller's cache, built on web1",
+    }
+    assert play.said[0] == "web1: building jemalloc 5.3.1 for x86_64-glibc (1 of 1)"
+    assert play.said[-1] == "web2: installing jemalloc 5.3.1 as built on web1"
+
+
+def test_only_the_chosen_one_builds(play: Play) -> None:
+    for name in ("web1", "web2", "web3"):
+        looked = play.run(name, build="never")
+        assert (looked["changed"], looked["missing"]) == (False, MISSING)
+    for check in (True, False):
+        built = [play.run(name, check, build="chosen", missing=MISSING)["changed"] for name in ("web2", "web1", "web3")]
+        assert built == [False, True, False]
+    assert "web2, web3: waiting for that build" in play.said
+    assert play.builds() == ["web1", "web1"]  # the first of which was in check mode
+    calls = len(play.calls)
+    assert [play.run(name, missing=MISSING)["changed"] for name in ("web2", "web3")] == [True, True]
+    assert len(play.calls) == calls + 2
+
+
+def test_another_one_takes_over(play: Play) -> None:
+    for name in ("web1", "web2"):
+        play.run(name, build="never")
+    play.answers["web1"] = {"failed": True, "msg": "It burns."}
+    assert play.run("web1", build="chosen", missing=MISSING)["msg"] == "It burns."
+    assert not play.run("web2", build="chosen", missing=MISSING)["changed"]
+    assert play.run("web2", missing=MISSING)["changed"]
+    assert play.builds() == ["web1", "web2"]
+
+
+def test_check_mode_says_what_a_run_does(play: Play) -> None:
+    assert play.run("web1", True)["changed"]
+    assert [arguments["build"] for _name, _leaf, arguments in play.calls] == ["never", "now"]
+    play.run("web1")
+    predicted = play.run("web2", True)
+    assert (predicted["changed"], predicted["missing"], predicted["built"]) == (True, None, "5.3.1")
+    assert play.run("web2", True, missing=MISSING)["changed"]
+    assert play.builds() == ["web1", "web1"]
+
+
+def test_a_host_that_builds_for_others(play: Play) -> None:
+    play.run("web1", build="never")
+    given = {"build": "chosen", "missing": MISSING, "method": "source", "prefix": "/opt/x"}
+    assert play.run("web1", _delegate="builder", **given)["changed"]
+    assert "web1: building jemalloc 5.3.1 for x86_64-glibc on builder (1 of 1)" in play.said
+    result = play.run("web1", method="bundle", missing=MISSING)
     assert result["changed"]
-    assert calls == [("preload.jemalloc.jemalloc", {"version": "5.1.0"}, {"x": 1})]
-    result, calls = run(tmp_path, monkeypatch, version="5.1.0", latest=True)
+    assert play.calls[-1][2]["pushed"]["origin"] == "the controller's cache, built on builder"
+
+
+def test_method_bundle_never_builds(play: Play) -> None:
+    result = play.run("web1", method="bundle")
     assert result["failed"]
+    assert result["msg"] == (
+        f"method: no bundle in the controller's cache {play.directory}/cache is jemalloc 5.3.1 for x86_64-glibc that "
+        "runs with glibc 2.36; it has none of that release. Build one on a host with as old a C library "
+        "(preload.jemalloc.bundle), or use method: auto."
+    )
+    play.run("web2")
+    old = {**MISSING, "libc_version": "2.31"}
+    assert "it has glibc 2.34 (built on web2)." in play.run("web1", method="bundle", missing=old)["msg"]
+
+
+def test_method_source_builds_everywhere(play: Play) -> None:
+    for name in ("web1", "web2"):
+        assert play.run(name, method="source")["changed"]
+    assert play.builds() == ["web1", "web2"]
+
+
+def test_what_is_built_but_cannot_be_packed(play: Play) -> None:
+    play.answers["bundle"] = {"failed": True, "msg": "The disk is full."}
+    assert play.run("web1")["msg"] == "Built, but not packed: The disk is full."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cache_size": "much"}, "cache_size: 'much' is not a number of MiB."),
+        ({"missing": {"version": 1}}, "missing: this is not what the module jemalloc returned as missing;"),
+        ({"cache_mirror": "ftp://x"}, "cache_mirror: 'ftp://x' is neither an http:// nor an https:// address."),
+        ({"cache": "/proc/x"}, "cache: /proc/x: No such file or directory; name a directory that the controller can"),
+    ],
+)
+def test_arguments_that_do_not_do(play: Play, arguments: t.Dict[str, t.Any], message: str) -> None:
+    result = play.run("web1", **arguments)
+    assert result["failed"]
+    assert result["msg"].startswith(message)
+
+
+def source_of(play: Play, origin: str) -> t.Any:
+    """Return what a build was given as its source."""
+    play.run("web1", origins=[origin], checksum=f"sha256:{hashlib.sha256(b'source').hexdigest()}")
+    return next(arguments.get("pushed") for _name, _leaf, arguments in play.calls if arguments.get("build") == "now")
+
+
+def test_the_source_is_brought(play: Play, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(b"source").hexdigest()
+    monkeypatch.setitem(MISSING, "sources", [digest])
+    ANSWERS["source.tar.bz2"] = b"source"
+    Handler.asked.clear()
+    pushed = source_of(play, f"{server}/source.tar.bz2")
+    assert pushed == {
+        "kind": "source",
+        "path": f"/tmp/x/{digest}",
+        "sha256": digest,
+        "commit": "",
+        "origin": f"{server}/source.tar.bz2",
+    }
+    play.calls.clear()
+    play.installed.clear()
+    shutil.rmtree(str(play.directory / "cache" / "bundles"))
+    assert source_of(play, f"{server}/source.tar.bz2") == {**pushed, "origin": "the controller's cache"}
+    assert Handler.asked == ["source.tar.bz2"]
+
+
+def test_a_source_that_only_the_host_has(play: Play) -> None:
+    assert source_of(play, "/root/source.tar.bz2") is None
+    assert source_of(play, "http://127.0.0.1:1/source.tar.bz2") is None
+
+
+def test_progress(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = action.ActionModule.__new__(action.ActionModule)
+    plugin._host = "web1"
+    shown: t.List[t.Any] = []
+    monkeypatch.setattr(action._DISPLAY, "display", lambda words, **more: shown.append((words, more)))
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(action.time, "monotonic", lambda: float(next(clock)))
+    progress = plugin._progress("5.3.1")
+    for come, total in ((512 << 10, 1 << 20), (1 << 20, 1 << 20), (2048, 0)):
+        progress(come, total)
+    assert [words for words, _more in shown] == [
+        "web1: 5.3.1: 50 % downloaded",
+        "web1: 5.3.1: 100 % downloaded",
+        "web1: 5.3.1: 2 KiB downloaded",
+    ]
+    shown.clear()
+    monkeypatch.setattr(action, "_TERMINAL", True)
+    progress = plugin._progress("5.3.1")
+    progress(512 << 10, 1 << 20)
+    progress(1 << 20, 1 << 20)
+    assert shown == [
+        (f"\rweb1: 5.3.1 [{'#' * 15:30}] 50 %", {"screen_only": True, "newline": False}),
+        (f"\rweb1: 5.3.1 [{'#' * 30}] 100 %", {"screen_only": True, "newline": True}),
+    ]
+
+
+def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:
+    play.installed.add("web1")
+    play.run("web1", latest=True, latest_url=f"{server}/new")
+    assert play.calls[0][2]["version"] == "5.9.0"
+    result = play.run("web1", version="5.1.0", latest=True)
     assert result["msg"] == "latest: it excludes version and checksum; leave out the one or the other."
-    assert calls == []
+    missing = {**MISSING, "checksum": f"sha256:{S}"}
+    found = action.with_missing({"latest": True, "missing": missing, "keep": 1})
+    assert found == {"latest": False, "missing": missing, "keep": 1, "version": "5.3.1", "checksum": f"sha256:{S}"}
+    assert action.with_missing({"latest": True}) == {"latest": True}

@@ -43,7 +43,7 @@ def test_keep(tmp_path: pathlib.Path) -> None:
 def run(monkeypatch: pytest.MonkeyPatch, dist: pathlib.Path, done: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
     """Run the action with a module that answers so."""
     monkeypatch.setattr(action.ActionModule, "_execute_module", lambda _self, **_arguments: dict(done))
-    task = mock.MagicMock(args={"dist": str(dist)}, async_val=0, check_mode=False)
+    task = mock.MagicMock(args={"dist": str(dist), "cache": str(dist.parent / "cache")}, async_val=0, check_mode=False)
     plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
     return dict(plugin.run(task_vars={}))
 
@@ -52,6 +52,7 @@ PACKED = {
     "changed": False,
     "version": "5.3.1",
     "platform": "x86_64-musl",
+    "receipt": {"release": "5.3.1", "source": {}, "platform": {}, "options": {}},
     "sha256": hashlib.sha256(b"data").hexdigest(),
     "content": base64.b64encode(b"data").decode("ascii"),
 }

@@ -1,0 +1,120 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet pays for one download and one build, whatever dies in the middle of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import typing as t
+
+import pytest
+
+from tests.fleet.lab import Fleet, Sources, mapped, start, wait_until
+
+Tarball = t.Callable[[str], tuple[str, str]]
+
+
+def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
+    fleet = clean
+    wanted = {"jemalloc_version": "5.3.0", "jemalloc_origins": [sources.address], "jemalloc_services": ["cron"]}
+    sources.asked.clear()
+    printed = fleet.play("site", **wanted)
+    receipts = fleet.receipts("5.3.0", fleet.hosts)
+    built = [host for host, receipt in receipts.items() if receipt["method"] == "source"]
+    assert sources.asked == ["/jemalloc-5.3.0.tar.bz2"]
+    assert [fleet.suites[host] for host in built] == ["bullseye"]
+    assert {receipt["method"] for host, receipt in receipts.items() if host not in built} == {"bundle"}
+    assert len({receipt["library_sha256"] for receipt in receipts.values()}) == 1
+    compilers = [host for host in fleet.hosts if fleet.shell(host, "command -v gcc || true")]
+    assert compilers == built
+    library = "/opt/jemalloc/5.3.0/lib/libjemalloc.so.2"
+    assert {host: mapped(fleet, host, "cron") for host in fleet.hosts} == {host: {library} for host in fleet.hosts}
+
+    said = re.findall(r"^fleet\d\S*(?: \(\d+ hosts\))?: .*", printed, re.MULTILINE)
+    others = [host for host in fleet.hosts if host not in built]
+    assert said[:3] == [
+        f"{built[0]}: downloaded the source from {sources.address}/jemalloc-5.3.0.tar.bz2",
+        f"{built[0]}: building jemalloc 5.3.0 for x86_64-glibc (1 of 1)",
+        f"{others[0]}..{others[-1]} ({len(others)} hosts): waiting for that build",
+    ]
+    assert re.fullmatch(rf"{built[0]}: built jemalloc 5.3.0 in \d+ s", said[3])
+    assert sorted(said[4:]) == [f"{host}: installing jemalloc 5.3.0 as built on {built[0]}" for host in others]
+    again = fleet.play("site", **wanted)
+    assert re.findall(r"changed=(\d+)", again) == ["0"] * len(fleet.hosts)
+    assert not re.search(r"^fleet\d+: ", again, re.MULTILINE)
+    assert sources.asked == ["/jemalloc-5.3.0.tar.bz2"]
+
+
+@pytest.fixture
+def slow(clean: Fleet, tarball: Tarball) -> dict[str, t.Any]:
+    """What asks for a release that takes its time to build; its source is on all hosts."""
+    path, checksum = tarball("8.8.8")
+    for host in clean.hosts:
+        clean.run("podman", "cp", path, f"{host}:/root/")
+    return {"jemalloc_version": "8.8.8", "jemalloc_checksum": checksum, "jemalloc_origins": ["/root"]}
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """Read what a process prints up to a line."""
+    assert process.stdout
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        found = re.search(pattern, line)
+        if found:
+            return found
+    raise AssertionError("".join(printed))
+
+
+def check(fleet: Fleet, hosts: t.Sequence[str]) -> list[str]:
+    """See that these hosts have all the same build; return the hosts that made one."""
+    receipts = fleet.receipts("8.8.8", hosts)
+    assert len({receipt["library_sha256"] for receipt in receipts.values()}) == 1
+    return [host for host, receipt in receipts.items() if receipt["method"] == "source"]
+
+
+def end_build(fleet: Fleet, builder: str) -> None:
+    """Kill the processes of a build, with the module that waits for them."""
+    fleet.shell(builder, "pkill -KILL python3; pkill -KILL configure; pkill -KILL sleep", check=False)
+
+
+def end_host(fleet: Fleet, builder: str) -> None:
+    """Take a host off the power."""
+    fleet.run("podman", "kill", builder)
+
+
+@pytest.mark.parametrize("end", [end_build, end_host])
+def test_another_host_takes_over(
+    clean: Fleet,
+    slow: dict[str, t.Any],
+    environment: dict[str, str],
+    end: t.Callable[[Fleet, str], None],
+) -> None:
+    process = start(clean, environment, "site", **slow)
+    builder = read_until(process, r"^(fleet\d+): building")[1]
+    wait_until(lambda: "sleep" in clean.shell(builder, "ps -e -o comm="))
+    end(clean, builder)
+    printed, _errors = process.communicate()
+    assert process.returncode
+    survivors = [host for host in clean.hosts if host != builder]
+    assert len(check(clean, survivors)) == 1, printed
+    if end is end_host:
+        clean.run("podman", "start", builder)
+        wait_until(lambda: clean.reaches(builder))
+    assert "failed=0" in clean.play("site", **slow)
+    assert len(check(clean, clean.hosts)) == 1
+
+
+def test_the_controller_dies(clean: Fleet, slow: dict[str, t.Any], environment: dict[str, str]) -> None:
+    process = start(clean, environment, "site", **slow)
+    builder = read_until(process, r"^(fleet\d+): building")[1]
+    wait_until(lambda: "sleep" in clean.shell(builder, "ps -e -o comm="))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    clean.play("site", **slow)
+    assert check(clean, clean.hosts) == [builder]
+    assert len(list((clean.cache / "bundles").iterdir())) == 1
