@@ -8,10 +8,10 @@ BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help site test unit lint molecule clean packages
+.PHONY: help site test unit lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback screenshot molecule clean packages
 
 help: ## Show what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 site: ## Install jemalloc on this machine, or as ARGS say
 	@.ci/venv .venv requirements.txt
@@ -32,6 +32,38 @@ lint: ## Run the linters and Ansible's sanity tests
 	@.ci/venv .venv-test requirements-test.txt
 	@.venv-test/bin/python -m pytest tests/checks $(ARGS)
 
+faults: packages ## Run in full the tests of faults, 300 moments of being killed, and of malloc_conf on old releases
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m pytest tests/faults tests/malloc_conf --full $(ARGS)
+
+bench: packages ## Measure what an installation costs, beside a build by hand
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m bench.install $(ARGS)
+
+bench-fleet: packages ## Measure what a fleet costs, beside a peer and the package: ARGS='--sources DIRECTORY --peer CLONE'
+	@.ci/venv .venv-bench requirements-bench.txt
+	@.venv-bench/bin/python -m bench.fleet $(ARGS)
+
+bench-controller: ## Measure what the controller pays for a fleet of thousands that is not there
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python bench/controller.py $(ARGS)
+
+bench-rollback: packages ## Measure how soon a service that cannot run with the library runs without it
+	@.ci/venv .venv-test requirements-test.txt
+	@PYTHONPATH=tests/faults .venv-test/bin/python -m bench.rollback
+
+bench-info: ## Measure what a look at thousands of processes costs, beside a cat of their maps
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m bench.info $(ARGS)
+
+bench-report: packages ## Measure how fast the report of a large fleet opens: ARGS='--hosts 1000 --units 20'
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m bench.report $(ARGS)
+
+screenshot: packages ## Make the picture of the report in docs/
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m bench.report --screenshot docs/report.png
+
 molecule: packages ## Run the molecule scenarios on systemd containers
 	@.ci/venv .venv-test requirements-test.txt
 	@.venv-test/bin/python -m pytest tests/scenarios $(ARGS)
@@ -40,4 +72,4 @@ packages: # what the containers of the tests need from the distribution
 	@$(SUDO) .ci/packages
 
 clean: ## Remove the virtual environments and what the tests left here
-	rm -rf .venv .venv-test .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output
+	rm -rf .venv .venv-test .venv-bench .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output

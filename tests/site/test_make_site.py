@@ -63,6 +63,9 @@ def test_make_site(shell: Shell) -> None:
     shell(playbook("-e jemalloc_version=5.3.0"))
     assert shell("readlink /opt/jemalloc/current /opt/jemalloc/previous").split() == ["5.3.0", "5.3.1"]
 
+    pulled = ". .venv/bin/activate; ansible-pull --url $PWD --directory ../pulled --inventory localhost, site.yml"
+    assert re.search(r"changed=0 .* failed=0", shell(f"{pulled} -e jemalloc_version=5.3.0"))
+
     shell("printf 'app ansible_connection=local\n' > hosts")
     shell(playbook("-i hosts -e jemalloc_enabled=true"))
     assert "/opt/jemalloc/current/lib/libjemalloc.so" in shell("cat /etc/environment")

@@ -1,0 +1,384 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a fleet costs: this collection beside a role that compiles per host, the distribution's package, and two pings.
+
+Run it by `make bench-fleet`, or as python -m bench.fleet --sources DIRECTORY [--hosts 1,5,10,20,40] [--peer DIRECTORY].
+The peer is a clone of the public role carrolcox/ansible-jemalloc, which is changed as little as makes it load today:
+its bare include becomes include_tasks. All ways run on the same kind of fleet, systemd containers of Debian 11, 12 and
+13 that are new for each of them, with the same source from a server on this machine, which the bridge of the fleet
+reaches too. Writes the table docs/fleet.md and the plot docs/fleet.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from tests.fleet import lab
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SERVICE = "cron"
+
+PING = """
+- hosts: all
+  gather_facts: false
+  tasks: [{ansible.builtin.ping: {}}, {ansible.builtin.ping: {}}]
+"""
+
+PACKAGE = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.apt: {name: libjemalloc2}
+    - ansible.builtin.file: {path: /etc/systemd/system/SERVICE.service.d, state: directory, mode: "0755"}
+    - ansible.builtin.template: {src: DROP_IN, dest: /etc/systemd/system/SERVICE.service.d/jemalloc.conf, mode: "0644"}
+      notify: Restart
+  handlers:
+    - name: Restart
+      ansible.builtin.systemd_service: {name: SERVICE, state: restarted, daemon_reload: true}
+"""
+
+DROP_IN = "[Service]\nEnvironment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/libjemalloc.so.2\n"
+
+PEER = """
+- hosts: all
+  roles: [ROLE]
+"""
+
+HEADING = """# What a fleet costs
+
+Measured on {date} on a machine with {cores} processors by `make bench-fleet`: controller and hosts (systemd containers
+of Debian 11, 12 and 13 in turn, reached by ssh) share them, so wall time grows with all CPU time. `bench/fleet.py` says
+what the ways are.
+
+![wall and CPU time over the number of hosts](fleet.svg)
+
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What one run of one way on so many hosts took; CPU in seconds, sent in bytes per host."""
+
+    way: str
+    hosts: int
+    phase: str
+    wall: float
+    controller: float
+    fleet: float
+    sent: float
+    calls: float
+
+    @property
+    def cpu(self) -> float:
+        """The CPU seconds of controller and hosts together."""
+        return self.controller + self.fleet
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A run that is measured, or if its phase is empty only made."""
+
+    phase: str
+    playbook: str
+    variables: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+
+
+class Bench:
+    """A fleet under measurement."""
+
+    def __init__(self, fleet: lab.Fleet, environment: dict[str, str]) -> None:
+        """Look up the first process of each host, through which its kernel counters are read."""
+        self._fleet = fleet
+        self._environment = environment
+        self._pids = {
+            host: int(fleet.run("podman", "inspect", "--format", "{{.State.Pid}}", host)) for host in fleet.hosts
+        }
+
+    def measure(self, way: str, step: Step) -> Figures:
+        """Make one run and return what it took."""
+        extra = ["--extra-vars", json.dumps(step.variables)] if step.variables else []
+        command = ["ansible-playbook", "--inventory", str(self._fleet.inventory), *extra, step.playbook]
+        calls, cpu, sent = self._calls(), self._cpu(), self._received()
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        done = subprocess.run(
+            command, cwd=ROOT, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode:
+            raise SystemExit(f"{way}, {step.phase}: {done.stdout.decode()[-4000:]}")
+        hosts = len(self._fleet.hosts)
+        controller = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Figures(
+            way,
+            hosts,
+            step.phase,
+            wall,
+            controller,
+            self._cpu() - cpu,
+            (self._received() - sent) / hosts,
+            (self._calls() - calls) / hosts,
+        )
+
+    def _cpu(self) -> float:
+        """Return the CPU seconds of all hosts so far, as the control groups of their containers count them."""
+        return sum(cpu_seconds(Path(f"/proc/{pid}/cgroup").read_text()) for pid in self._pids.values())
+
+    def _received(self) -> int:
+        """Return the bytes that all hosts got over the network so far."""
+        total = 0
+        for pid in self._pids.values():
+            lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.strip().startswith("eth"))
+        return total
+
+    def _calls(self) -> int:
+        """Return how many modules the hosts ran so far, as they write it into their journals."""
+        count = "journalctl --no-pager --output=cat --grep='^Invoked with' | wc -l"
+        return sum(int(self._fleet.shell(host, count, check=False).split()[-1]) for host in self._fleet.hosts)
+
+
+def cpu_seconds(cgroup: str) -> float:
+    """Return the CPU seconds of the container that a /proc/PID/cgroup belongs to; v1, or v2 where there is no v1."""
+    for line in sorted(cgroup.splitlines(), key=lambda line: "cpuacct" not in line):
+        _number, controllers, path = line.split(":", 2)
+        # its own group stands above those that its systemd makes
+        top = re.match(r".*?libpod-[^/]*", path)
+        if top and "cpuacct" in controllers:
+            return int(Path(f"/sys/fs/cgroup/cpuacct{top[0]}/cpuacct.usage").read_text()) / 1e9
+        if top and not controllers:
+            text = Path(f"/sys/fs/cgroup{top[0]}/cpu.stat").read_text()
+            return int(dict(each.split() for each in text.splitlines())["usage_usec"]) / 1e6
+    raise SystemExit("The control groups of this machine count no CPU seconds.")
+
+
+def runner(environment: dict[str, str]) -> t.Callable[..., str]:
+    """Return what runs a command and gives back what it printed."""
+
+    def run(*command: str, check: bool = True, **more: str) -> str:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**environment, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            check=False,
+        )
+        if check and done.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stdout[-4000:]}")
+        return done.stdout
+
+    return run
+
+
+def peer_role(checkout: Path, work: Path) -> Path:
+    """Copy the peer's role with its bare include replaced, and return a playbook for it."""
+    role = work / "peer"
+    shutil.copytree(checkout, role, ignore=shutil.ignore_patterns(".git"))
+    for path in role.glob("tasks/*.yml"):
+        path.write_text(re.sub(r"^(\s*)include:", r"\1include_tasks:", path.read_text(), flags=re.MULTILINE))
+    return write(work / "peer.yml", PEER.replace("ROLE", str(role)))
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file and return its path."""
+    path.write_text(text)
+    return path
+
+
+def release(version: str, checksums: t.Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that ask for a release."""
+    checksum = {"jemalloc_checksum": checksums[version]} if version in checksums else {}
+    return {"jemalloc_version": version, **checksum}
+
+
+def steps(
+    work: Path, server: lab.Sources, releases: t.Sequence[dict[str, str]], peer: Path | None
+) -> dict[str, list[Step]]:
+    """Return the runs of each way, and those that fill the cache before."""
+    site = str(ROOT / "playbooks" / "site.yml")
+    old, new = releases
+    drop_in = write(work / "jemalloc.conf", DROP_IN)
+    ours: dict[str, t.Any] = {"jemalloc_services": [SERVICE], "jemalloc_origins": [server.address]}
+    cold, warm = {"jemalloc_cache": str(work / "cold")}, {"jemalloc_cache": str(work / "warm")}
+    package = write(work / "package.yml", PACKAGE.replace("SERVICE", SERVICE).replace("DROP_IN", str(drop_in)))
+    ping = write(work / "ping.yml", PING)
+    found = {
+        "cache": [Step("", site, {**ours, **warm, **each}) for each in releases],
+        "two pings": [Step("", str(ping)), Step("second", str(ping))],
+        "package": [Step("first", str(package)), Step("second", str(package))],
+        "ours": [
+            Step("first, cached", site, {**ours, **warm, **old}),
+            Step("second", site, {**ours, **warm, **old}),
+            Step("upgrade, cached", site, {**ours, **warm, **new}),
+        ],
+        "ours, from nothing": [
+            Step("first", site, {**ours, **cold, **old}),
+            Step("upgrade", site, {**ours, **cold, **new}),
+        ],
+    }
+    if peer:
+        # the hosts reach the server by the bridge; the path is the one of upstream's releases
+        given = {"jemalloc_repo": f"http://{lab.SUBNET}.1:{server.server_address[1]}"}
+        phases = (("first", old), ("second", old), ("upgrade", new))
+        found["peer"] = [
+            Step(phase, str(peer), {**given, "jemalloc_version": each["jemalloc_version"]}) for phase, each in phases
+        ]
+    return found
+
+
+def measure(
+    run: t.Callable[..., str], environment: dict[str, str], hosts: int, way: str, runs: t.Sequence[Step]
+) -> list[Figures]:
+    """Make the runs of a way on a new fleet of so many hosts."""
+    suites = [lab.SUITES[number % len(lab.SUITES)] for number in range(hosts)]
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, lab.fleet(run, Path(directory), suites) as fleet:
+        bench = Bench(fleet, environment)
+        found = []
+        for step in runs:
+            figures = bench.measure(way, step)
+            phase = step.phase or "before"
+            print(f"{hosts:3} hosts, {way}, {phase}: {figures.wall:.1f} s, {figures.cpu:.1f} CPU s", flush=True)
+            found += [figures] if step.phase else []
+        return found
+
+
+def table(found: t.Sequence[Figures]) -> str:
+    """Return the figures as a table in Markdown, each beside the ratios that are promised."""
+    lines = [
+        "| hosts | way | phase | wall s | CPU s, controller | CPU s, hosts | CPU s a host | KiB to a host | calls |",
+        "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for each in sorted(found, key=lambda each: (each.hosts, each.phase, each.way)):
+        figures = (each.wall, each.controller, each.fleet, each.cpu / each.hosts, each.sent / 1024, each.calls)
+        words = " | ".join(f"{figure:.1f}" for figure in figures)
+        lines.append(f"| {each.hosts} | {each.way} | {each.phase} | {words} |")
+    return "\n".join([*lines, "", *promises(found)])
+
+
+def promises(found: t.Sequence[Figures]) -> list[str]:
+    """Return what the figures say of the promises."""
+    by = {(each.way, each.phase, each.hosts): each for each in found}
+    lines = []
+    sizes = sorted({each.hosts for each in found})
+    for size in sizes:
+        ours, floor = by.get(("ours", "second", size)), by.get(("two pings", "second", size))
+        if ours and floor:
+            lines.append(f"- Second run on {size} hosts: {ours.wall / floor.wall:.2f} times two pings (at most 1.25).")
+    slopes = {
+        way: slope([(each.hosts, each.wall) for each in found if (each.way, each.phase) == (way, "second")])
+        for way in ("ours", "two pings")
+    }
+    if slopes["two pings"]:
+        ratio = slopes["ours"] / slopes["two pings"]
+        lines.append(
+            f"- Each further host of a second run: {slopes['ours']:.2f} s, with two pings {slopes['two pings']:.2f} s, "
+            f"{ratio:.2f} times (at most 1.25)."
+        )
+    for size in sizes:
+        ours, peer = by.get(("ours, from nothing", "first", size)), by.get(("peer", "first", size))
+        if ours and peer:
+            lines.append(f"- First run on {size} hosts: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
+        ours, peer = by.get(("ours, from nothing", "upgrade", size)), by.get(("peer", "upgrade", size))
+        if ours and peer:
+            lines.append(f"- Upgrade on {size} hosts: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
+        ours, package = by.get(("ours", "first, cached", size)), by.get(("package", "first", size))
+        if ours and package:
+            lines.append(
+                f"- First run on {size} hosts from the cache: {ours.wall / package.wall:.2f} times the wall time of "
+                "the package (at most 1)."
+            )
+    return lines
+
+
+def slope(points: t.Sequence[tuple[int, float]]) -> float:
+    """Return the slope of the line through points by least squares; 0 for fewer than two."""
+    if len(points) < 2:
+        return 0.0
+    x_mean = sum(x for x, _y in points) / len(points)
+    y_mean = sum(y for _x, y in points) / len(points)
+    return sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _y in points)
+
+
+def plot(found: t.Sequence[Figures], path: Path) -> None:
+    """Draw wall time and CPU time over the number of hosts."""
+    plt.switch_backend("svg")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5))
+    for axis, value, title in zip(axes, ("wall", "cpu"), ("wall time", "CPU time of controller and hosts")):
+        for way, phase in sorted({(each.way, each.phase) for each in found}):
+            of_it = [each for each in found if (each.way, each.phase) == (way, phase)]
+            points = sorted((each.hosts, getattr(each, value)) for each in of_it)
+            axis.plot(*zip(*points), marker="o", label=f"{way}, {phase}")
+        axis.set(title=title, xlabel="hosts", ylabel="s", yscale="log")
+        axis.grid(visible=True, alpha=0.3)
+    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Measure, and write the table and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", default="1,5,10,20,40")
+    parser.add_argument("--peer", type=Path, help="a clone of the peer's repository; without it that way is left out")
+    parser.add_argument("--peer-hosts", default="1,5,10,20,40", help="on so many hosts; each of them compiles")
+    parser.add_argument("--cold-hosts", default="1,5,10,20,40", help="so many hosts for ours with an empty cache")
+    parser.add_argument("--sources", type=Path, required=True, help="directory with jemalloc-VERSION.tar.bz2")
+    parser.add_argument("--checksum", action="append", default=[], help="VERSION=sha256:... of another one")
+    parser.add_argument("--old", default="5.3.0", help="the release of the first run")
+    parser.add_argument("--new", default="5.3.1", help="the release of the upgrade")
+    parser.add_argument("--forks", default="20")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="directory of fleet.md and fleet.svg")
+    given = parser.parse_args()
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CONTAINERS_CONF": str(ROOT / ".ci" / "containers.conf"),
+        "ANSIBLE_FORKS": given.forks,
+        "ANSIBLE_PIPELINING": "1",
+        "NO_PROXY": "127.0.0.1",
+        "LC_ALL": "C.UTF-8",
+    }
+    run = runner(environment)
+    found: list[Figures] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, lab.serving(given.sources, "") as server:
+        work = Path(name)
+        peer = peer_role(given.peer, work) if given.peer else None
+        checksums = dict(each.split("=", 1) for each in given.checksum)
+        releases = [release(version, checksums) for version in (given.old, given.new)]
+        ways = steps(work, server, releases, peer)
+        sizes = [int(size) for size in given.hosts.split(",")]
+        measure(run, environment, len(lab.SUITES), "filling the cache", ways.pop("cache"))
+        limits = {"peer": given.peer_hosts, "ours, from nothing": given.cold_hosts}
+        for size in sizes:
+            for way, runs in ways.items():
+                if str(size) in limits.get(way, given.hosts).split(","):
+                    shutil.rmtree(work / "cold", ignore_errors=True)
+                    found += measure(run, environment, size, way, runs)
+            given.out.mkdir(exist_ok=True)
+            write(given.out / "fleet.json", json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+            heading = HEADING.format(date=time.strftime("%Y-%m-%d"), cores=os.cpu_count())
+            write(given.out / "fleet.md", f"{heading}{table(found)}\n")
+            plot(found, given.out / "fleet.svg")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
