@@ -25,6 +25,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 #: Runs a command: arguments, working directory, standard input; returns exit status and everything it printed.
 Run = t.Callable[[t.Sequence[str], t.Optional[str], t.Optional[str]], t.Tuple[int, str]]
 
+#: Returns something that is true for a tool that is there, as shutil.which does.
+Which = t.Callable[[str], t.Optional[str]]
+
 #: The command that installs packages without a question, by the package manager's name; the first one found is used.
 PACKAGE_MANAGERS: t.Dict[str, t.Tuple[str, ...]] = {
     "apt-get": ("apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"),
@@ -37,6 +40,7 @@ PACKAGE_MANAGERS: t.Dict[str, t.Tuple[str, ...]] = {
 _PACKAGES = {
     "headers": {"apt-get": "libc6-dev", "dnf": "glibc-devel", "zypper": "glibc-devel", "apk": "musl-dev"},
     "g++": {"dnf": "gcc-c++", "zypper": "gcc-c++"},
+    "musl-gcc": {"apt-get": "musl-tools"},
 }
 
 # The build sees nothing of the caller's environment: an LD_PRELOAD, a CFLAGS or a CONFIG_SITE there would change what
@@ -145,9 +149,9 @@ def tools(release: catalogue.Release, options: Options) -> t.List[str]:
     return ["gcc", "make", "headers", *(["g++"] if options.cxx and release.number >= (5,) else [])]
 
 
-def missing_tools(run: Run, needed: t.Sequence[str]) -> t.List[str]:
-    """Return what of such tools this host lacks."""
-    missing = [tool for tool in needed if tool != "headers" and not shutil.which(tool)]
+def missing_tools(run: Run, needed: t.Sequence[str], which: t.Optional[Which] = None) -> t.List[str]:
+    """Return what of such tools this host lacks, or where run and which look."""
+    missing = [tool for tool in needed if tool != "headers" and not (which or shutil.which)(tool)]
     if "headers" in needed and "gcc" not in missing:
         status, _output = run(["gcc", "-fsyntax-only", "-x", "c", "-"], None, "#include <stdlib.h>\n")
         if status:
@@ -157,9 +161,9 @@ def missing_tools(run: Run, needed: t.Sequence[str]) -> t.List[str]:
     return missing
 
 
-def package_manager() -> t.Optional[str]:
-    """Return the name of the host's package manager, a key of PACKAGE_MANAGERS."""
-    return next((name for name in PACKAGE_MANAGERS if shutil.which(name)), None)
+def package_manager(which: t.Optional[Which] = None) -> t.Optional[str]:
+    """Return the name of the package manager of the host, or of where which looks, a key of PACKAGE_MANAGERS."""
+    return next((name for name in PACKAGE_MANAGERS if (which or shutil.which)(name)), None)
 
 
 def packages_for(missing: t.Sequence[str], manager: t.Optional[str]) -> t.List[str]:
@@ -188,27 +192,46 @@ def build(run: Run, work: str, source: str, release: catalogue.Release, commit: 
     Only the shared library and the scripts are built: no static library, no documentation. When the caller is root
     all of it runs as a user without rights to anything else.
     """
-    jobs = len(os.sched_getaffinity(0))
-    version_file = os.path.join(source, "VERSION")
-    # A snapshot has no VERSION, and 3.6.0 wants one that is not empty; the library would say 0.0.0.
-    if not os.path.exists(version_file) or not os.path.getsize(version_file):
-        with open(version_file, "w", encoding="ascii") as stream:
-            stream.write(f"{release.version}-0-g{commit or '0' * 40}\n")
+    write_version(source, release, commit)
     destination, temporary = os.path.join(work, "root"), os.path.join(work, "tmp")
     os.mkdir(temporary)
-    # One make for all: in every release install_lib_shared depends on what it installs.
-    make = ["make", f"-j{jobs}", f"DESTDIR={destination}", "install_bin", "install_lib_shared"]
-    steps = [["./configure", *arguments], make]
-    if not os.path.exists(os.path.join(source, "configure")):
-        steps.insert(0, ["autoconf"])
-    log = []
     become = unprivileged(run, work)
+    take_steps(run, source, release, [*become, *environment(temporary)], steps(source, destination, arguments))
+    return destination
+
+
+def write_version(source: str, release: catalogue.Release, commit: str) -> None:
+    """Let a source say which release it is; a snapshot has no VERSION, and 3.6.0 wants one that is not empty."""
+    path = os.path.join(source, "VERSION")
+    if not os.path.exists(path) or not os.path.getsize(path):
+        with open(path, "w", encoding="ascii") as stream:
+            stream.write(f"{release.version}-0-g{commit or '0' * 40}\n")
+
+
+def steps(source: str, destination: str, arguments: t.Sequence[str]) -> t.List[t.List[str]]:
+    """Return the commands that build an unpacked source and install it into a DESTDIR."""
+    # One make for all: in every release install_lib_shared depends on what it installs.
+    jobs = len(os.sched_getaffinity(0))
+    make = ["make", f"-j{jobs}", f"DESTDIR={destination}", "install_bin", "install_lib_shared"]
+    found = [["./configure", *arguments], make]
+    return found if os.path.exists(os.path.join(source, "configure")) else [["autoconf"], *found]
+
+
+def environment(temporary: str) -> t.List[str]:
+    """Return the words in front of a command that give it the environment of a build."""
+    return [*_ENVIRONMENT, f"TMPDIR={temporary}"]
+
+
+def take_steps(
+    run: Run, directory: str, release: catalogue.Release, front: t.Sequence[str], steps: t.Sequence[t.Sequence[str]]
+) -> None:
+    """Run the commands of a build in a directory, each with these words in front; BuildError says which one failed."""
+    log = []
     for step in steps:
-        status, output = run([*become, *_ENVIRONMENT, f"TMPDIR={temporary}", *step], source, None)
+        status, output = run([*front, *step], directory, None)
         log.append(f"$ {' '.join(step)}\n{output}")
         if status:
             raise BuildError(f"jemalloc {release.version} does not build here, {step[0]} ended with {status}", log)
-    return destination
 
 
 def collect(built: str, tree: str) -> None:
@@ -239,14 +262,17 @@ def finish(run: Run, tree: str, release: catalogue.Release) -> str:
 
     Upstream's jemalloc.sh overwrites LD_PRELOAD and runs nothing without a word when called bare; ours takes its place.
     """
-    found = [path for path in glob.glob(os.path.join(tree, "lib", "libjemalloc.so.*")) if not os.path.islink(path)]
-    if len(found) != 1:
-        raise JemallocError(f"The build left {len(found)} libraries in {tree}/lib where one was expected.")
-    library = found[0]
+    library = _library(tree)
     if shutil.which("strip"):
         status, output = run(["strip", "--strip-unneeded", library], None, None)
         if status:
             raise JemallocError(f"The library could not be stripped: {_last_lines(output, 1)}.")
+    return check(tree, release)
+
+
+def check(tree: str, release: catalogue.Release) -> str:
+    """Check what a build left in a tree as finish() does, without a strip; return the library's file name."""
+    library = _library(tree)
     with open(library, "rb") as stream:
         data = stream.read()
     version = platform.library_version(data)
@@ -258,6 +284,14 @@ def finish(run: Run, tree: str, release: catalogue.Release) -> str:
     if os.path.exists(wrapper):
         os.unlink(wrapper)
     return os.path.basename(library)
+
+
+def _library(tree: str) -> str:
+    """Return the path of the one library of a tree."""
+    found = [path for path in glob.glob(os.path.join(tree, "lib", "libjemalloc.so.*")) if not os.path.islink(path)]
+    if len(found) != 1:
+        raise JemallocError(f"The build left {len(found)} libraries in {tree}/lib where one was expected.")
+    return found[0]
 
 
 # What a parallel make ends with when a job failed; the reason stands before it.

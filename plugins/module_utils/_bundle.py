@@ -82,8 +82,9 @@ def misfit(
     release: catalogue.Release,
     options: t.Mapping[str, t.Any],
     here: platform.Here,
+    where: str = "this host",
 ) -> str:
-    """Return why a bundle does not do on this host, empty when it does."""
+    """Return why a bundle does not do on this host, or where it is said to be, empty when it does."""
     made_for = receipt["platform"]
     lowest = made_for["libc_lowest"]
     if receipt["release"] != release.version:
@@ -91,12 +92,12 @@ def misfit(
     if (made_for["architecture"], made_for["libc"]) != (here.architecture, here.libc):
         return (
             f"it is for {made_for['architecture']} with {made_for['libc']}, "
-            f"this host is {here.architecture} with {here.libc}"
+            f"{where} is {here.architecture} with {here.libc}"
         )
     if lowest and catalogue.version_number(lowest) > catalogue.version_number(here.libc_version or "0"):
-        return f"it needs {made_for['libc']} {lowest}, this host has {here.libc_version}"
+        return f"it needs {made_for['libc']} {lowest}, {where} has {here.libc_version}"
     if made_for["lg_page"] < here.lg_page:
-        return f"it is for pages of {1 << made_for['lg_page']} bytes, this host uses {1 << here.lg_page}"
+        return f"it is for pages of {1 << made_for['lg_page']} bytes, {where} uses {1 << here.lg_page}"
     if receipt["options"] != options:
         return "it was built with other options"
     return ""

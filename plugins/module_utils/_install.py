@@ -116,8 +116,11 @@ def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[st
     return None
 
 
-def missing(host: Host, wanted: Request) -> t.Dict[str, t.Any]:
-    """Return what a build has to be that does here, and where the host's distribution may have its source."""
+def missing(host: Host, wanted: Request, here: t.Optional[platform.Here] = None) -> t.Dict[str, t.Any]:
+    """Return what a build has to be that does here, and where the host's distribution may have its source.
+
+    here is what it is for, where that is not this host.
+    """
     digests = [wanted.release.sha256, *(packing.sha256 for packing in wanted.release.packings)]
     return {
         "version": wanted.release.version,
@@ -125,7 +128,7 @@ def missing(host: Host, wanted: Request) -> t.Dict[str, t.Any]:
         "sources": digests,
         "options": wanted.options.as_dict(),
         "archives": host.archive_roots() if wanted.release.packings else [],
-        **dataclasses.asdict(platform.here()),
+        **dataclasses.asdict(here or platform.here()),
     }
 
 
@@ -269,18 +272,25 @@ def _from_source(host: Host, request: Request, staging: str) -> _Staged:
     try:
         built = build.build(host.run, work, top, release, found.commit, arguments)
     except build.BuildError as error:
-        raise JemallocError(f"{error}; all that it printed is in {_keep_log(release.version, error.log)}.") from error
+        raise JemallocError(f"{error}; all that it printed is in {keep_log(release.version, error.log)}.") from error
     for directory in LOGS:
         files.remove_file(log_path(directory, release.version))
     tree = os.path.join(staging, "tree")
     build.collect(built + final, tree)
-    receipt = _describe(tree, build.finish(host.run, tree, release), request, arguments)
+    receipt = describe(tree, build.finish(host.run, tree, release), request, arguments)
     receipt.update(source={"sha256": found.sha256}, origin=found.location, method="source", home=final)
     return _Staged(tree, receipt, packages)
 
 
-def _describe(tree: str, library: str, request: Request, arguments: t.Sequence[str]) -> t.Dict[str, t.Any]:
-    """Return what a receipt says of a library that was built here."""
+def describe(
+    tree: str,
+    library: str,
+    request: Request,
+    arguments: t.Sequence[str],
+    here: t.Optional[platform.Here] = None,
+) -> t.Dict[str, t.Any]:
+    """Return what a receipt says of a library that was built for this host, or for what here says."""
+    where = here or platform.here()
     path = os.path.join(tree, "lib", library)
     with open(path, "rb") as stream:
         data = stream.read()
@@ -289,13 +299,13 @@ def _describe(tree: str, library: str, request: Request, arguments: t.Sequence[s
         "release": request.release.version,
         "library": library,
         "library_sha256": files.sha256(path),
-        "platform": platform.platform(data, request.options.lg_page),
+        "platform": platform.platform(data, where.architecture, where.libc, request.options.lg_page),
         "options": request.options.as_dict(),
         "configure": list(arguments),
     }
 
 
-def _keep_log(version: str, log: str) -> str:
+def keep_log(version: str, log: str) -> str:
     """Write the log of a failed build to the first directory of LOGS that takes it, and return its path."""
     path = ""
     for directory in LOGS:
@@ -339,7 +349,7 @@ def _from_package(host: Host, request: Request, staging: str) -> _Staged:
     tree = os.path.join(staging, "tree")
     os.makedirs(os.path.join(tree, "lib"))
     shutil.copy(path, os.path.join(tree, "lib"))
-    receipt = _describe(tree, os.path.basename(path), request, [])
+    receipt = describe(tree, os.path.basename(path), request, [])
     # how it was built is not known
     receipt.update(options=None, source={"package": package.NAMES[manager]}, origin=path, method="package", home=None)
     return _Staged(tree, receipt, packages)

@@ -45,6 +45,23 @@ def lowest_glibc(data: bytes) -> str:
     return ".".join(str(part) for part in max(versions)) if versions else ""
 
 
+def linked_libc(needed: t.Iterable[str]) -> str:
+    """Return the family of the C library that a library was linked to, by the libraries it needs; empty: to none.
+
+    musl is called libc.so by its own compiler wrapper, and libc.musl-ARCHITECTURE.so.1 by distributions of it.
+    """
+    names = set(needed)
+    if "libc.so.6" in names:
+        return "glibc"
+    return "musl" if any(name == "libc.so" or name.startswith("libc.musl-") for name in names) else ""
+
+
+def glibc_version(data: bytes) -> str:
+    """Return the version that the bytes of a libc.so.6 name: it prints this line when it is run, csu/version.c."""
+    match = re.search(rb"GNU C Library [^\n\0]*release version ([0-9]+\.[0-9]+)", data)
+    return match.group(1).decode("ascii") if match else ""
+
+
 @dataclass(frozen=True)
 class Here:
     """What this host offers to a library: architecture, C library and its version, log2 of the page size in use."""
@@ -71,12 +88,11 @@ def name(receipt: t.Mapping[str, t.Any]) -> str:
     return "-".join([*words, *(option for option in ("cxx", "prof") if options[option])])
 
 
-def platform(data: bytes, page: t.Optional[int]) -> t.Dict[str, t.Any]:
-    """Return the platform of a library that this host built, as its receipt holds it."""
-    machine = os.uname().machine
+def platform(data: bytes, machine: str, family: str, page: t.Optional[int]) -> t.Dict[str, t.Any]:
+    """Return the platform of a library that was built for a machine and a C library, as its receipt holds it."""
     return {
         "architecture": machine,
-        "libc": libc(),
+        "libc": family,
         "libc_lowest": lowest_glibc(data),
         "lg_page": page or lg_page(machine),
     }

@@ -82,7 +82,7 @@ def unfit(library: str, prefix: str = "") -> str:
     if not found.dynamic:
         return "it is no shared library"
     here = platform.here()
-    if any("musl" in name for name in found.needed) != (here.libc == "musl"):
+    if (platform.linked_libc(found.needed) == "musl") != (here.libc == "musl"):
         return f"it is for another C library than {here.libc}"
     lowest = platform.lowest_glibc(data)
     if here.libc_version and lowest and version_number(lowest) > version_number(here.libc_version):

@@ -66,13 +66,38 @@ def test_lowest_glibc(data: bytes, expected: str) -> None:
     assert platform.lowest_glibc(data) == expected
 
 
-@pytest.mark.parametrize("page", [None, 14])
-def test_platform(library: pathlib.Path, page: t.Optional[int]) -> None:
-    machine = os.uname().machine
-    found = platform.platform(library.read_bytes(), page)
+@pytest.mark.parametrize(
+    ("machine", "family", "page", "expected"),
+    [("x86_64", "glibc", None, 12), ("aarch64", "musl", None, 16), ("aarch64", "glibc", 14, 14)],
+)
+def test_platform(library: pathlib.Path, machine: str, family: str, page: t.Optional[int], expected: int) -> None:
+    found = platform.platform(library.read_bytes(), machine, family, page)
     assert re.fullmatch(r"(2\.[0-9.]+)?", found.pop("libc_lowest"))
-    assert found == {
-        "architecture": machine,
-        "libc": platform.libc(),
-        "lg_page": page or platform.lg_page(machine),
-    }
+    assert found == {"architecture": machine, "libc": family, "lg_page": expected}
+
+
+@pytest.mark.parametrize(
+    ("needed", "expected"),
+    [
+        (["libm.so.6", "libc.so.6"], "glibc"),
+        (["libc.so"], "musl"),
+        (["libgcc_s.so.1", "libc.musl-x86_64.so.1"], "musl"),
+        (["libm.so.6"], ""),
+        ([], ""),
+    ],
+)
+def test_linked_libc(needed: t.List[str], expected: str) -> None:
+    assert platform.linked_libc(needed) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"\0GNU C Library (Debian GLIBC 2.36-9+deb12u13) stable release version 2.36.\n", "2.36"),
+        (b"\0GNU C Library (GNU libc) development release version 2.42.9000.\n", "2.42"),
+        (b"\0GNU C Library\0release version 2.1", ""),
+        (b"", ""),
+    ],
+)
+def test_glibc_version(data: bytes, expected: str) -> None:
+    assert platform.glibc_version(data) == expected
