@@ -93,7 +93,7 @@ _C = 'const char jemalloc_version[] = "%s-0-g0123abc";\n'
 # Where the release is 6.6.6 it does not compile, a 7.7.7 does not let a process start, and an 8.8.8 takes its time.
 _CONFIGURE = r"""#!/bin/sh
 for argument; do
-  case $argument in --prefix=*) prefix=${argument#--prefix=} ;; esac
+  case $argument in --prefix=*) prefix=${argument#--prefix=} ;; CC=*) cc=${argument#CC=} ;; esac
 done
 version=$(cut -d- -f1 VERSION)
 printf 'const char jemalloc_version[] = "%s";\n' "$(cat VERSION)" > src/version.c
@@ -102,12 +102,12 @@ case $version in
   6.6.6) echo 'no C at all' > src/version.c ;;
   7.7.7) echo 'void _exit(int); __attribute__((constructor)) void start(void) { _exit(3); }' >> src/version.c ;;
 esac
-sed "s|@prefix@|$prefix|" Makefile.in > Makefile
+sed "s|@prefix@|$prefix|; s|@cc@|${cc-gcc}|" Makefile.in > Makefile
 """
 
 _MAKEFILE = """prefix = @prefix@
 libjemalloc.so.2:
-\tgcc -shared -fPIC -O0 -Wl,-soname,libjemalloc.so.2 -o libjemalloc.so.2 src/version.c
+\t@cc@ -shared -fPIC -O0 -Wl,-soname,libjemalloc.so.2 -o libjemalloc.so.2 src/version.c
 install_bin:
 \tmkdir -p $(DESTDIR)$(prefix)/bin
 \techo upstream > $(DESTDIR)$(prefix)/bin/jemalloc.sh

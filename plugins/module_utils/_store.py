@@ -118,17 +118,23 @@ def library(prefix: str, version: str = "current") -> str:
 
 def check_prefix(prefix: str) -> str:
     """Return the prefix without a trailing slash when a store can be there."""
+    prefix = check_name(prefix)
+    if os.path.lexists(prefix) and not os.path.isdir(prefix):
+        raise JemallocError(f"prefix: {prefix} is there and is not a directory; move it away or name another prefix.")
+    parent = os.path.dirname(prefix)
+    if not os.path.isdir(parent):
+        raise JemallocError(f"prefix: {parent} is not a directory; make it, or name another prefix than {prefix}.")
+    return prefix
+
+
+def check_name(prefix: str) -> str:
+    """Return the prefix without a trailing slash when it has the form of one, wherever that is."""
     prefix = prefix.rstrip("/") or "/"
     if not _PREFIX.fullmatch(prefix) or os.path.normpath(prefix) != prefix:
         raise JemallocError(
             f"prefix: {prefix!r} cannot hold the store; name an absolute path of letters, digits and ._+@- such as "
             "/opt/jemalloc."
         )
-    if os.path.lexists(prefix) and not os.path.isdir(prefix):
-        raise JemallocError(f"prefix: {prefix} is there and is not a directory; move it away or name another prefix.")
-    parent = os.path.dirname(prefix)
-    if not os.path.isdir(parent):
-        raise JemallocError(f"prefix: {parent} is not a directory; make it, or name another prefix than {prefix}.")
     return prefix
 
 
