@@ -80,6 +80,9 @@ class ActionModule(ActionBase):
 
     _requires_connection = True
 
+    #: The module that this is the controller's half of.
+    NAME = "jemalloc"
+
     def run(self, tmp: None = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
         """Run the action."""
         result = super().run(tmp, task_vars)
@@ -123,11 +126,11 @@ class ActionModule(ActionBase):
     def _cache(self) -> caching.Cache:
         return caching.Cache(str(self._own["cache"]), int(self._own["cache_size"]))
 
-    def _module(self, name: str = "jemalloc", **more: t.Any) -> Result:
-        """Run a module with the arguments of the task and more."""
-        arguments = {**self._arguments, **more} if name == "jemalloc" else more
+    def _module(self, name: str = "", **more: t.Any) -> Result:
+        """Run a module, that of the action with the arguments of the task as well."""
+        arguments = more if name else {**self._arguments, **more}
         done: Result = self._execute_module(
-            module_name=f"preload.jemalloc.{name}", module_args=arguments, task_vars=self._variables
+            module_name=f"preload.jemalloc.{name or self.NAME}", module_args=arguments, task_vars=self._variables
         )
         return done
 
@@ -184,12 +187,18 @@ class ActionModule(ActionBase):
             return done
         if done.get("built"):
             self._say(f"built jemalloc {need.version} in {time.monotonic() - began:.0f} s")
-        prefix = self._arguments.get("prefix") or "/opt/jemalloc"
-        packed = self._module("jemalloc_bundle", version=need.version, prefix=prefix, dist="/")
+        packed = self._packed(need, done)
+        if packed is None:
+            return done
         if packed.get("failed"):
             return {**packed, "msg": f"Built, but not packed: {packed.get('msg')}"}
         cache.add(base64.b64decode(packed["content"]), packed["receipt"], builder)
         return done
+
+    def _packed(self, need: caching.Need, done: Result) -> t.Optional[Result]:
+        """Return the bundle of what was built, and its receipt; done is what the module said of it."""
+        prefix = self._arguments.get("prefix") or "/opt/jemalloc"
+        return self._module("jemalloc_bundle", version=need.version, prefix=prefix, dist="/")
 
     def _source(self, cache: caching.Cache, need: caching.Need) -> t.Optional[t.Dict[str, t.Any]]:
         """Bring the source to the host, from the cache or downloaded into it; None: the host sees to it itself."""
@@ -234,13 +243,16 @@ class ActionModule(ActionBase):
         if self._task.check_mode and look:
             return {**look, "changed": True, "missing": None}
         self._say(f"installing jemalloc {entry['release']} as built on {entry['builder']}")
-        pushed = {
+        return self._module(build="now", pushed=self._pushed(path, entry))
+
+    def _pushed(self, path: str, entry: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+        """Bring a bundle to the host; return what the module is to know of it."""
+        return {
             "kind": "bundle",
             "path": self._bring(path),
             "sha256": entry["sha256"],
             "origin": f"the controller's cache, built on {entry['builder']}",
         }
-        return self._module(build="now", pushed=pushed)
 
     def _bring(self, path: str) -> str:
         """Bring a file of the controller to the host; return its path there, in a directory that goes with the task."""

@@ -37,7 +37,7 @@ LAYER = "layer.tar"
 #: Where the wrappers are found by their names.
 COMMANDS = "/usr/local/bin"
 
-_RECIPE, _DIGEST = f"{LABEL}recipe", f"{LABEL}library.sha256"
+_RECIPE, _DIGEST, _PLATFORM = f"{LABEL}recipe", f"{LABEL}library-sha256", f"{LABEL}platform"
 _WRAPPERS = ("jemalloc.sh", "no-jemalloc.sh")
 
 # What a later version of this collection makes in another way gets a higher number, and images are made anew.
@@ -147,8 +147,9 @@ def with_library(wanted: Recipe, receipt: t.Mapping[str, t.Any], bundle: str, pl
 
 
 def labels(whole: Recipe) -> t.Dict[str, str]:
-    """Return the labels that hold digests, and so are not known before a build: they are no part of a Containerfile."""
-    return {_DIGEST: whole["library"]["sha256"], _RECIPE: json.dumps(whole, sort_keys=True)}
+    """Return the labels that say what a build came to; not known before it, they are no part of a Containerfile."""
+    library = whole["library"]
+    return {_PLATFORM: library["platform"], _DIGEST: library["sha256"], _RECIPE: json.dumps(whole, sort_keys=True)}
 
 
 def containerfile(found: Recipe) -> str:

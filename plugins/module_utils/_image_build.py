@@ -104,7 +104,7 @@ def make(host: Host, stage: Stage, request: install.Request, here: Here, work: s
         stage.close()
     build.collect(copied, tree)
     receipt = install.describe(tree, build.check(tree, request.release), request, arguments, here)
-    receipt.update(source={"sha256": found.sha256}, home=home)
+    receipt.update(source={"sha256": found.sha256}, origin=found.location, home=home)
     return tree, receipt
 
 

@@ -150,7 +150,7 @@ def _built(host: Host, job: Job, here: platform.Here, work: str) -> Library:
     if reason:
         raise JemallocError(f"builder: what {name} built does not fit: {reason}; name an older builder.")
     packed = bundle.pack(tree, receipt)
-    return Library(tree, receipt, hashlib.sha256(packed).hexdigest(), receipt["source"]["sha256"], packed)
+    return Library(tree, receipt, hashlib.sha256(packed).hexdigest(), receipt["origin"], packed)
 
 
 def _kept(library: Library) -> t.Dict[str, t.Any]:
