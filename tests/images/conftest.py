@@ -1,0 +1,49 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fixtures of the tests of images."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from tests.conftest import Run
+from tests.images import lab
+
+
+@pytest.fixture(scope="session")
+def images(run: Run, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[lab.Images]:
+    """A place for images; what was made in it goes afterwards, those that were started from stay for the next time."""
+    directory = tmp_path_factory.mktemp("images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTAINERS_CONF", environment["CONTAINERS_CONF"])
+        made = lab.Images(run, directory, lab.debian(run, directory, "bookworm", lab.BUILDER))
+        yield made
+    listed = run("podman", "images", "--format={{.Repository}}:{{.Tag}}")
+    ours = [name for name in listed.split() if name.startswith(made.name("")) or name.endswith(":test")]
+    run("podman", "rmi", "--force", *ours)
+
+
+@pytest.fixture(scope="session")
+def debian(run: Run, images: lab.Images, tmp_path_factory: pytest.TempPathFactory) -> t.Callable[[str], str]:
+    """Return the image of a Debian release."""
+    return lambda suite: lab.debian(run, tmp_path_factory.mktemp(suite), suite, lab.MINIMAL)
+
+
+@pytest.fixture(scope="session")
+def musl(run: Run, images: lab.Images, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image with musl."""
+    return lab.musl(run, tmp_path_factory.mktemp("musl"))
+
+
+@pytest.fixture(scope="session")
+def release(tarball: t.Callable[[str], tuple[str, str]]) -> t.Callable[[str], dict[str, t.Any]]:
+    """Return the variables of the playbook for a release that builds in no time."""
+
+    def variables(version: str) -> dict[str, t.Any]:
+        path, checksum = tarball(version)
+        return {"jemalloc_version": version, "jemalloc_checksum": checksum, "jemalloc_origins": [path]}
+
+    return variables
