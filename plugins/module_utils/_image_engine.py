@@ -123,6 +123,8 @@ class Engine:
 
     def image(self, name: str, about: str) -> t.Optional[Image]:
         """Return an image that is here, None when it is not; JemallocError when the engine does not work."""
+        if not name or name.startswith("-"):
+            raise JemallocError(f"{about}: {name!r} is not the name of an image.")
         status, output = self.run("image", "inspect", name)
         if status and _UNKNOWN.search(output):
             return None
@@ -135,8 +137,8 @@ class Engine:
 
     def pulled(self, name: str, about: str, always: bool = False) -> Image:
         """Return an image, which is brought from its registry if it is not here, or always."""
-        found = None if always else self.image(name, about)
-        if found is None:
+        found = self.image(name, about)
+        if found is None or always:
             self.ask("pull", name, about=about)
             found = self.image(name, about)
         if found is None:

@@ -24,6 +24,9 @@ def images(run: Run, environment: dict[str, str], tmp_path_factory: pytest.TempP
     listed = run("podman", "images", "--format={{.Repository}}:{{.Tag}}")
     ours = [name for name in listed.split() if name.startswith(made.name("")) or name.endswith(":test")]
     run("podman", "rmi", "--force", *ours)
+    replaced = ("--filter=dangling=true", "--filter=label=preload.jemalloc.recipe", "--quiet")
+    for each in run("podman", "images", *replaced).split():
+        run("podman", "rmi", each)
 
 
 @pytest.fixture(scope="session")
