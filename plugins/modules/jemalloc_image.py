@@ -359,7 +359,7 @@ def run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     present = image.recipe_of(old)
     result = report(tag, release.version, params["prefix"], present, old)
     if base is None:
-        module.warn(f"{params['base']} is not here, so it cannot be looked at before it is pulled.")
+        host.warn(f"{params['base']} is not here, so it cannot be looked at before it is pulled.")
         return {**result, "changed": True, "image": None}
     wanted = image.recipe(base, engine.name_for_builder(base, params["base"]), params, release.version, conf)
     job = making.Job(
