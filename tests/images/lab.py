@@ -18,8 +18,14 @@ from tests.conftest import Run
 #: What a Debian image has that is not to have Python, nor a package manager that works: its packages are only unpacked.
 MINIMAL = ("--variant=extract", "--include=base-files,coreutils,dash")
 
-#: What an image has in which libraries for both C libraries can be built.
-BUILDER = ("--variant=minbase", "--include=gcc,make,libc6-dev,musl-tools,autoconf")
+#: What an image has in which libraries for both C libraries can be built, of a release that builds in no time.
+BUILDER = (
+    "--variant=extract",
+    "--include=coreutils,dash,findutils,gcc,grep,libc-bin,libc6-dev,make,musl-tools,sed",
+)
+
+#: The same for jemalloc itself.
+BUILDER_IN_FULL = ("--variant=minbase", "--include=gcc,make,libc6-dev,musl-tools,autoconf")
 
 # The only program of the image with musl that is not static.
 _CAT = """

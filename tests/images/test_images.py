@@ -81,13 +81,11 @@ def test_every_command_has_it(images: lab.Images, debian: t.Callable[[str], str]
     assert labels["preload.jemalloc.library-sha256"] in images.run(image, "sha256sum", LIBRARY)
 
     # What has it is only rebuilt for what is different.
-    for options in ((), ("--check",)):
-        assert not images.play(base, "all", *options, **wanted).changed
+    assert not images.play(base, "all", **wanted).changed
     assert images.inspect(image)["Id"] == found["Id"]
     wanted["jemalloc_malloc_conf"] = {"narenas": 3}
-    predicted = images.play(base, "all", "--check", "--diff", **wanted)
     made = images.play(base, "all", "--diff", **wanted)
-    assert (made.changed, made.diff) == (True, predicted.diff)
+    assert made.changed
     assert '-ENV LD_PRELOAD="/opt/jemalloc/current/lib/libjemalloc.so" MALLOC_CONF="narenas:2"' in made.diff
     # byte for byte the same layer, from the builder's cache
     assert layers(images.inspect(image)) == layers(found)
@@ -115,9 +113,9 @@ def test_musl_has_a_library_of_its_own(
         refused = {"jemalloc_bundle": path, "jemalloc_bundle_checksum": checksum, "jemalloc_method": "bundle"}
         failed = images.play(base, "other", **wanted, **refused, fails=True)
         assert f"does not fit: it is for x86_64 with {other}, {base} is x86_64 with {here}." in failed.sentence
-        # By the cache alone, what comes is the right one: nothing is built.
-        assert "building" not in images.play(base, "cached", **wanted, jemalloc_method="bundle").output
-        assert images.mapped(images.name("cached"), *WRAPPER) == {LIBRARY}
+    # By the cache alone, what comes is the right one: nothing is built.
+    assert "building" not in images.play(musl, "cached", **wanted, jemalloc_method="bundle").output
+    assert images.mapped(images.name("cached"), *WRAPPER) == {LIBRARY}
 
 
 def test_a_libc_that_is_too_old_gets_a_library_built_for_it(
@@ -148,18 +146,13 @@ def test_what_fails_in_the_image_gets_no_name(
     assert "preload-jemalloc" not in run("podman", "ps", "--all", "--format={{.Names}}")
 
 
-def test_bases_that_do_not_do(images: lab.Images, musl: str, release: Release, run: Run, tmp_path: Path) -> None:
+def test_bases_that_do_not_do(images: lab.Images, release: Release, run: Run, tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "bin").mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin" / "busybox")
     static = lab.imported(run, root, tmp_path, "static")
     wanted = release("9.9.9")
     assert f"base: {static} has no dynamic loader" in images.play(static, "x", **wanted, fails=True).sentence
-    assert "is not here, and may not be pulled" in (
-        images.play("localhost/no-such:1", "x", **wanted, jemalloc_pull="never", fails=True).sentence
-    )
-    images.play(musl, "again", **wanted)
-    assert "was itself made with jemalloc" in images.play(images.name("again"), "x", **wanted, fails=True).sentence
 
     # Without a shell nothing but the environment does.
     bare = tmp_path / "bare"
@@ -206,10 +199,9 @@ def genuine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, t.Any]:
 def test_jemalloc_itself(
     images: lab.Images, debian: t.Callable[[str], str], musl: str, genuine: dict[str, t.Any], what: str, run: Run
 ) -> None:
-    base = musl if what == "musl" else debian(what)
-    if what != "musl":
-        genuine = {**genuine, "jemalloc_builder": lab.debian(run, images.cache.parent, "bullseye", lab.BUILDER)}
-    images.play(base, f"real-{what}", **genuine, jemalloc_enabled=True, jemalloc_malloc_conf={"preset": "ruby"})
+    base, suite = (musl, "bookworm") if what == "musl" else (debian(what), "bullseye")
+    wanted = {**genuine, "jemalloc_builder": lab.debian(run, images.cache.parent, suite, lab.BUILDER_IN_FULL)}
+    images.play(base, f"real-{what}", **wanted, jemalloc_enabled=True, jemalloc_malloc_conf={"preset": "ruby"})
     image = images.name(f"real-{what}")
     assert images.mapped(image, "cat", lab.MAPS) == {"/opt/jemalloc/5.3.0/lib/libjemalloc.so.2"}
     printed = images.run(image, "cat", "/dev/null", options=["--env=MALLOC_CONF=stats_print:true"])

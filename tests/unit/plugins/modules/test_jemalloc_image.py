@@ -263,6 +263,10 @@ def test_bundle_that_does_not_fit(
     assert podman.warnings[1] == f"It is built from source, as the bundle does not do: {failed['msg']}"
 
 
+def test_check_mode_before_a_build(call: Call) -> None:
+    assert make(call, True, **RELEASE)["built"] == "9.9.9"
+
+
 def test_method_bundle_without_one(call: Call) -> None:
     assert make(call, **RELEASE, method="bundle")["msg"].startswith("bundle: method: bundle needs a bundle; name its ")
 
