@@ -147,13 +147,13 @@ def with_library(wanted: Recipe, receipt: t.Mapping[str, t.Any], bundle: str, pl
 
 
 def labels(whole: Recipe) -> t.Dict[str, str]:
-    """Return the labels that say what a build came to; not known before it, they are no part of a Containerfile."""
+    """Return the labels that say what a build came to: it is not known before, and so no part of what a diff shows."""
     library = whole["library"]
     return {_PLATFORM: library["platform"], _DIGEST: library["sha256"], _RECIPE: json.dumps(whole, sort_keys=True)}
 
 
-def containerfile(found: Recipe) -> str:
-    """Return the Containerfile of a recipe, empty where there is none."""
+def containerfile(found: Recipe, more: t.Optional[t.Mapping[str, str]] = None) -> str:
+    """Return the Containerfile of a recipe, with more labels; empty where there is no recipe."""
     if not found:
         return ""
     variables = {"LD_PRELOAD": found["ld_preload"], "MALLOC_CONF": found["malloc_conf"]}
@@ -162,6 +162,7 @@ def containerfile(found: Recipe) -> str:
         "org.opencontainers.image.base.digest": found["base_digest"],
         f"{LABEL}release": found["release"],
         **found["labels"],
+        **(more or {}),
     }
     lines = [
         f"# {found['base']} with jemalloc {found['release']}, made by the Ansible collection preload.jemalloc",

@@ -162,13 +162,11 @@ class Engine:
         """Remove a container, which may run, or not be there."""
         self.run("rm", "--force", name)
 
-    def build(self, directory: str, labels: t.Mapping[str, str]) -> str:
-        """Build the Containerfile of a directory, with more labels; return the image's id."""
-        listed = os.path.join(directory, "id")
-        more = [f"--label={name}={value}" for name, value in labels.items()]
-        context = os.path.join(directory, "context")
+    def build(self, directory: str) -> str:
+        """Build the Containerfile of a directory, whose context is in context; return the image's id."""
+        listed, context = os.path.join(directory, "id"), os.path.join(directory, "context")
         where = [f"--file={directory}/Containerfile", f"--iidfile={listed}", "--pull=false"]
-        self.ask("build", *where, *more, context, about="base")
+        self.ask("build", *where, context, about="base")
         with open(listed, encoding="ascii") as stream:
             return stream.read().strip().rpartition(":")[2]
 

@@ -179,8 +179,8 @@ def _publish(
         reason = image_preflight.unfit(stream.read(), found)
     if reason:
         raise JemallocError(f"The library is not fit for {job.wanted['base']}: {reason}; no image has got the name.")
-    _write(job, library, work)
-    built = job.engine.build(work, image.labels(whole))
+    _write(job, library, whole, work)
+    built = job.engine.build(work)
     try:
         trials = image_preflight.trials(there, job.base, found, path, bool(job.wanted["ld_preload"]))
         mapped = image_preflight.run(job.engine, job.container, built, trials, job.wanted, path)
@@ -196,7 +196,7 @@ def _publish(
     return {"image": built, "mapped": mapped}
 
 
-def _write(job: Job, library: Library, work: str) -> None:
+def _write(job: Job, library: Library, whole: image.Recipe, work: str) -> None:
     """Write what the engine builds from: the Containerfile, and the layer in a directory of its own."""
     tree, prefix, version = library.tree, job.wanted["prefix"], job.wanted["release"]
     # What else is there is for building programs and for reading profiles, and as large as a quarter of the library.
@@ -214,4 +214,4 @@ def _write(job: Job, library: Library, work: str) -> None:
     with open(os.path.join(context, image.LAYER), "wb") as stream:
         stream.write(image.layer(tree, prefix, version))
     with open(os.path.join(work, "Containerfile"), "w", encoding="utf-8") as text:
-        text.write(image.containerfile(job.wanted))
+        text.write(image.containerfile(whole, image.labels(whole)))

@@ -32,6 +32,9 @@ TIME_LIMIT = 60
 # What the loader of glibc, that of musl, and jemalloc print when they go on without what they were asked for.
 _COMPLAINTS = re.compile(r"ERROR: ld\.so: |Error (loading|relocating) |<jemalloc>: ")
 
+# How podman and docker end when the container, or the program in it, cannot be started: podman-run(1).
+_NO_CONTAINER = (125, 126)
+
 # Reads with nothing but the shell itself.
 _READ_MAPS = 'while read -r line; do echo "$line"; done < /proc/self/maps'
 
@@ -105,6 +108,11 @@ def run(engine: Engine, name: str, built: str, planned: t.Sequence[Trial], recip
     for trial in planned:
         variables = conf if trial.shows or trial is planned[0] else {**conf, **preload}
         status, output = _run(engine, name, built, trial, variables)
+        if status in _NO_CONTAINER:
+            raise JemallocError(
+                f"{recipe['base']} with jemalloc cannot be tried, as {engine.name} cannot run {trial} in a container "
+                f"of it ({preflight.words(output)}); no image has got the name."
+            )
         complaint = next((line for line in output.splitlines() if _COMPLAINTS.search(line)), "")
         reason = preflight.words(complaint) if complaint else preflight.failure(status, output) if status else ""
         if not reason and trial.shows and library not in output:

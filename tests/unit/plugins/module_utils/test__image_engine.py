@@ -174,11 +174,11 @@ def test_export_leaves_no_container() -> None:
 def test_build(tmp_path: pathlib.Path) -> None:
     (tmp_path / "id").write_text("sha256:abc\n")
     run = Answers()
-    assert engines.Engine(run, "podman").build(str(tmp_path), {"a": "b=c d"}) == "abc"
+    assert engines.Engine(run, "podman").build(str(tmp_path)) == "abc"
     assert run.asked == [
         [
             *("podman", "build", f"--file={tmp_path}/Containerfile", f"--iidfile={tmp_path}/id", "--pull=false"),
-            *("--label=a=b=c d", f"{tmp_path}/context"),
+            f"{tmp_path}/context",
         ]
     ]
 

@@ -173,6 +173,16 @@ def test_run_that_fails(answer: t.Tuple[int, str], reason: str) -> None:
     assert (["podman", "rm", "--force", "n"] in podman.asked[1:]) == (answer[0] != 0)
 
 
+@pytest.mark.parametrize("status", [125, 126])
+def test_run_where_no_container_starts(status: int) -> None:
+    with pytest.raises(JemallocError) as caught:
+        run(Podman((status, "Error: exec format error\n")), LOADER)
+    assert str(caught.value) == (
+        f"debian:12 with jemalloc cannot be tried, as podman cannot run /lib/ld.so --list {PATH} in a container of it "
+        "(Error: exec format error); no image has got the name."
+    )
+
+
 def test_library_path() -> None:
     receipt = {"release": "5.3.1", "library": "libjemalloc.so.2"}
     assert preflight.library_path("/opt/jemalloc", receipt) == PATH

@@ -90,11 +90,12 @@ class Podman:
 
     def _build(self, words: t.List[str]) -> t.Tuple[int, str]:
         given = dict(word[2:].split("=", 1) for word in words if word.startswith(("--file", "--iidfile")))
-        labels = dict(word[len("--label=") :].split("=", 1) for word in words if word.startswith("--label="))
         with open(given["file"], encoding="utf-8") as stream:
             text = stream.read()
+        quoted = re.search(r'preload\.jemalloc\.recipe="((?:[^"\\]|\\.)*)"', text)
+        labels = {"preload.jemalloc.recipe": re.sub(r"\\(.)", r"\1", t.cast("re.Match[str]", quoted)[1])}
         layer = pathlib.Path(words[-1], "layer.tar").read_bytes()
-        number = hashlib.sha256(text.encode() + layer + repr(labels).encode()).hexdigest()
+        number = hashlib.sha256(text.encode() + layer).hexdigest()
         self.images[number] = {"Id": number, "Architecture": GO, "Config": {"Labels": labels}, "RepoTags": []}
         with open(given["iidfile"], "w", encoding="ascii") as stream:
             stream.write(f"sha256:{number}")
