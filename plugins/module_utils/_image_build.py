@@ -51,7 +51,8 @@ class Stage:
         """Start it, without a network if it needs none."""
         self.close()
         options = ["--detach", "--rm", f"--name={self._name}", "--env=DEBIAN_FRONTEND=noninteractive", "--user=0:0"]
-        options += [] if network else ["--network=none"]
+        # What sleeps as the first process of a container would be waited for, as it takes no other signal.
+        options += ["--stop-signal=SIGKILL", *([] if network else ["--network=none"])]
         self._engine.ask("run", *options, "--entrypoint=sleep", self._image.id, str(_LONGEST), about="builder")
 
     def close(self) -> None:
