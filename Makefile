@@ -8,7 +8,7 @@ BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help site test unit lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback screenshot molecule clean packages
+.PHONY: help site test unit lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule clean packages
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,10 @@ lint: ## Run the linters and Ansible's sanity tests
 faults: packages ## Run in full the tests of faults, 300 moments of being killed, and of malloc_conf on old releases
 	@.ci/venv .venv-test requirements-test.txt
 	@.venv-test/bin/python -m pytest tests/faults tests/malloc_conf --full $(ARGS)
+
+images: packages ## Run in full the tests of images: jemalloc itself for each Debian and for musl
+	@.ci/venv .venv-test requirements-test.txt
+	@.venv-test/bin/python -m pytest tests/images --full $(ARGS)
 
 bench: packages ## Measure what an installation costs, beside a build by hand
 	@.ci/venv .venv-test requirements-test.txt

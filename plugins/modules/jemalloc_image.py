@@ -199,7 +199,7 @@ EXAMPLES = r"""
     tag: registry.example.com/ruby-jemalloc:3.4
     enabled: true
 
-- name: One whose own program runs with it, with one arena less than everybody wants
+- name: One whose own program runs with it, and takes little memory
   preload.jemalloc.jemalloc_image:
     base: docker.io/library/redis:8-alpine
     tag: redis-jemalloc:8
