@@ -204,7 +204,9 @@ def test_jemalloc_itself(
     images.play(base, f"real-{what}", **wanted, jemalloc_enabled=True, jemalloc_malloc_conf={"preset": "ruby"})
     image = images.name(f"real-{what}")
     assert images.mapped(image, "cat", lab.MAPS) == {"/opt/jemalloc/5.3.0/lib/libjemalloc.so.2"}
-    printed = images.run(image, "cat", "/dev/null", options=["--env=MALLOC_CONF=stats_print:true"])
+    # coreutils' cat closes what it would print to, before jemalloc does.
+    program = ["cat", "/dev/null"] if what == "musl" else ["true"]
+    printed = images.run(image, *program, options=["--env=MALLOC_CONF=stats_print:true"])
     assert re.search(r"Version: \"?5\.3\.0-", printed)
     assert 0 < images.inspect(image)["Size"] - images.inspect(base)["Size"] < MOST
 
