@@ -13,6 +13,7 @@ import types
 import typing as t
 from pathlib import Path
 
+import hypothesis
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
@@ -33,6 +34,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Run = t.Callable[..., str]
 
+#: The kinds of tests that take longest; they begin first.
+LONG = ("faults", "fleet", "scenarios")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests of faults and of old releases run in full: make faults."""
@@ -40,15 +44,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the tests that only run in full."""
+    """Know the tests that only run in full, and let none fail for how long an example takes on a busy machine."""
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("default")
     config.addinivalue_line("markers", "full: what is tried with --full only")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests that only run in full to make faults."""
+    """Leave the tests that only run in full to make faults, and keep those of a kind together: they share hosts."""
     if not config.getoption("full"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
         items[:] = [item for item in items if not item.get_closest_marker("full")]
+    for item in items:
+        if kind_of(item) != "unit":
+            item.add_marker(pytest.mark.xdist_group(kind_of(item)))
+    items.sort(key=lambda item: (kind_of(item) not in LONG, kind_of(item) == "unit"))
+
+
+def kind_of(item: pytest.Item) -> str:
+    """Return the kind of a test, by its directory."""
+    return item.path.relative_to(ROOT / "tests").parts[0]
 
 
 @pytest.fixture(scope="session")
