@@ -8,7 +8,7 @@ BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # So many kinds of tests at a time: they wait more than they work, and each has hosts of its own.
-SEVERAL := -n 3 --dist loadgroup --no-loadscope-reorder
+SEVERAL := -n 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help site test unit lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback screenshot molecule clean packages

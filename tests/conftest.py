@@ -16,6 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from xdist.scheduler import LoadScopeScheduling
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
@@ -35,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 Run = t.Callable[..., str]
 
 #: The kinds of tests that take longest; they begin first.
-LONG = ("faults", "fleet", "scenarios")
+LONG = ("scenarios", "fleet", "faults", "checks")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,21 +52,30 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: what is tried with --full only")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests that only run in full to make faults, and keep those of a kind together: they share hosts."""
+    """Leave the tests that only run in full to make faults; the kinds that take longest begin."""
     if not config.getoption("full"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
         items[:] = [item for item in items if not item.get_closest_marker("full")]
-    for item in items:
-        if kind_of(item) != "unit":
-            item.add_marker(pytest.mark.xdist_group(kind_of(item)))
-    items.sort(key=lambda item: (kind_of(item) not in LONG, kind_of(item) == "unit"))
+    kinds = [*LONG, "", "unit"]
+    items.sort(key=lambda item: kinds.index(kind if (kind := kind_of(item.nodeid)) in kinds else ""))
 
 
-def kind_of(item: pytest.Item) -> str:
+def kind_of(nodeid: str) -> str:
     """Return the kind of a test, by its directory."""
-    return item.path.relative_to(ROOT / "tests").parts[0]
+    return nodeid.split("/")[1]
+
+
+class ByKind(LoadScopeScheduling):
+    """Gives all tests of a kind to the same process, as they share hosts; those of units by their files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("::")[0] if kind_of(nodeid) == "unit" else kind_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: t.Any) -> ByKind:
+    """Choose how tests are given to several processes."""
+    return ByKind(config, log)
 
 
 @pytest.fixture(scope="session")
