@@ -7,6 +7,8 @@
 # Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
+from __future__ import annotations
+
 import contextlib
 import os
 import typing as t
@@ -50,15 +52,15 @@ def expose(host: Host, changes: t.Sequence[timer.Change], directory: str, was_ac
         if not isinstance(error, JemallocError):
             raise
         more = f"; its journal ends with: {last_words}" if last_words else ""
-        raise JemallocError(f"{timer.SERVICE}: {error}; all files are as before{more}.") from error
+        raise JemallocError(f"{error}; all files are as before{more}.") from error
 
 
 def withdraw(host: Host, changes: t.Sequence[timer.Change]) -> None:
     """Stop the timer and remove all that belongs to it; when that fails it is as it was."""
-    running = systemd.is_running()
-    loaded = running and any(change.path.startswith(timer.UNITS) for change in changes)
+    there = {os.path.basename(change.path) for change in changes if not change.link}
+    loaded = [unit for unit in (timer.TIMER, timer.SERVICE) if unit in there and systemd.is_running()]
     if loaded:
-        _systemctl(host, "stop", timer.TIMER, timer.SERVICE)
+        _systemctl(host, "stop", *loaded)
     try:
         changes_util.apply(changes)
     except (JemallocError, OSError):
@@ -94,9 +96,9 @@ def _prove(path: str, before: t.Optional[t.Tuple[int, int]]) -> None:
     Another file is another inode: no clock is needed, and the one that is replaced cannot lend it its number.
     """
     if _identity(path) in (None, before):
-        raise JemallocError(f"it ran, but there is no new {path}")
+        raise JemallocError(f"{timer.SERVICE} ran, but there is no new {path}")
     if f"\n{_LAST} " not in (files.read_text(path) or ""):
-        raise JemallocError(f"it ran, but what it wrote into {path} is not complete")
+        raise JemallocError(f"{timer.SERVICE} ran, but what it wrote into {path} is not complete")
 
 
 def _identity(path: str) -> t.Optional[t.Tuple[int, int]]:
@@ -108,7 +110,8 @@ def _identity(path: str) -> t.Optional[t.Tuple[int, int]]:
 
 def _systemctl(host: Host, *arguments: str) -> None:
     status, output = host.run(["systemctl", *arguments])
-    _check(f"systemctl {' '.join(arguments)} ended with {status}: {' '.join(output.split())}" if status else "")
+    words = " ".join(output.split()).partition(" See ")[0].rstrip(".")  # where to look is said by us
+    _check(f"systemctl {' '.join(arguments)} ended with {status} ({words})" if status else "")
 
 
 def _check(reason: str) -> None:

@@ -65,7 +65,6 @@ Type=oneshot
 ExecStart={{python}} -I {PROGRAM} --prefix {{prefix}} --directory {{directory}}
 TimeoutStartSec={TIMEOUT}
 Nice=19
-CPUSchedulingPolicy=batch
 IOSchedulingClass=idle
 # It has to see all processes and /run, so there is no ProtectProc=, no ProcSubset= and no PrivateTmp=.
 # Maps and libraries of others, their PSS, files that only root reads; and the release of a library that is gone.
