@@ -87,6 +87,7 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
+MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@resources
@@ -96,7 +97,7 @@ UMask=0022
 
 _TIMER_TEXT = """# Managed by the Ansible collection preload.jemalloc; changes made here are lost.
 [Unit]
-Description=Metrics of jemalloc, again and again
+Description=Timer of the metrics of jemalloc
 
 [Timer]
 OnBootSec=30s
