@@ -55,23 +55,23 @@ _SHORTEST, _LONGEST = 10, 86400
 #: Seconds that one look at the host may take.
 TIMEOUT = 60
 
-_SERVICE_TEXT = f"""# Managed by the Ansible collection preload.jemalloc; changes made here are lost.
+_SERVICE_TEXT = """# Managed by the Ansible collection preload.jemalloc; changes made here are lost.
 [Unit]
 Description=Metrics of jemalloc for the textfile collector of Prometheus
 Documentation=https://github.com/preload/ansible-jemalloc/blob/main/docs/metrics.md
 
 [Service]
 Type=oneshot
-ExecStart={{python}} -I {PROGRAM} --prefix {{prefix}} --directory {{directory}}
-TimeoutStartSec={TIMEOUT}
+ExecStart={python} -I {program} --prefix {prefix} --directory {directory}
+TimeoutStartSec={timeout}
 Nice=19
 IOSchedulingClass=idle
 # It has to see all processes and /run, so there is no ProtectProc=, no ProcSubset= and no PrivateTmp=.
 # Maps and libraries of others, their PSS, files that only root reads; and the release of a library that is gone.
-CapabilityBoundingSet={{capabilities}}
+CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
 ProtectSystem=strict
-ReadWritePaths={{directory}}
+ReadWritePaths={directory}
 ProtectHome=read-only
 ProtectControlGroups=yes
 ProtectKernelLogs=yes
@@ -158,7 +158,14 @@ def texts(python: str, prefix: str, directory: str, interval: str) -> t.Dict[str
     """Return the units, by their paths."""
     owned = os.stat(directory).st_uid == 0
     capabilities = " ".join((*_READING, _OF_ROOT if owned else _OF_OTHERS))
-    service = _SERVICE_TEXT.format(python=python, prefix=prefix, directory=directory, capabilities=capabilities)
+    service = _SERVICE_TEXT.format(
+        python=python,
+        program=PROGRAM,
+        prefix=prefix,
+        directory=directory,
+        timeout=TIMEOUT,
+        capabilities=capabilities,
+    )
     return {f"{UNITS}/{SERVICE}": service, f"{UNITS}/{TIMER}": _TIMER_TEXT.format(interval=interval)}
 
 
