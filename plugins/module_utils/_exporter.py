@@ -48,8 +48,8 @@ def interpreter(executable: str) -> str:
     chosen = PYTHON if os.path.realpath(PYTHON) == os.path.realpath(executable) else executable
     if not _PATH.fullmatch(chosen):
         raise JemallocError(
-            f"{chosen!r} is the Python of this host, and systemd could not start it without quotes; name another one by "
-            "ansible_python_interpreter."
+            f"{chosen!r} is the Python of this host, and systemd could not start it without quotes; name another one "
+            "by ansible_python_interpreter."
         )
     return chosen
 

@@ -40,7 +40,9 @@ def expose(host: Host, changes: t.Sequence[timer.Change], directory: str, was_ac
     before = _identity(path)
     try:
         with changes_util.applied(changes):
-            labels.restore(host.run, [change.path for change in changes if change.after is not None and not change.link])
+            labels.restore(
+                host.run, [change.path for change in changes if change.after is not None and not change.link]
+            )
             _check(activate.reload_systemd(host, None))
             _systemctl(host, "restart", timer.SERVICE)
             _prove(path, before)

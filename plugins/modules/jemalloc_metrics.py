@@ -10,8 +10,8 @@ module: jemalloc_metrics
 short_description: Give what runs with which allocator to Prometheus
 version_added: 0.1.0
 description:
-  - Lets a systemd timer write what M(preload.jemalloc.jemalloc_info) sees as C(jemalloc.prom), for the textfile collector
-    of Prometheus' node exporter. C(docs/metrics.md) of the collection lists the metrics.
+  - Lets a systemd timer write what M(preload.jemalloc.jemalloc_info) sees as C(jemalloc.prom), for the textfile
+    collector of Prometheus' node exporter. C(docs/metrics.md) of the collection lists the metrics.
   - The timer runs C(/usr/local/lib/preload-jemalloc/metrics.pyz), which needs the host's own Python and nothing of
     Ansible. Its service sees all processes, changes nothing but that file, and has no network.
   - The service is run once and has to write complete metrics. Otherwise everything is taken back, and the module fails
