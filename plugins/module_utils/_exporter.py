@@ -1,4 +1,4 @@
-"""Makes the program that gathers metrics without Ansible: one file with the sources that it needs, for any Python 3.9+."""
+"""Makes the program that gathers metrics without Ansible: one file with all sources that it needs, for any Python."""
 
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
