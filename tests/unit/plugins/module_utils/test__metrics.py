@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -122,6 +122,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 PLACES = st.tuples(NAMES, NAMES, NAMES, st.none() | st.integers(0, 1 << 32))
 
 
+@settings(deadline=None)
 @given(places=st.lists(PLACES, unique=True, max_size=6), allocators=st.sets(NAMES, min_size=1, max_size=4))
 def test_units_in_different_places_never_give_a_series_twice(
     places: t.List[t.Tuple[str, str, str, t.Optional[int]]], allocators: t.Set[str]
