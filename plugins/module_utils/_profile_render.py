@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
 import shutil
 import tempfile
 import typing as t
+import zlib
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as preflight
@@ -37,7 +39,10 @@ _TIME_LIMIT = 300
 # Bytes of memory that one call may take: it holds the dump several times.
 _MEMORY_LIMIT = "2G"
 
-# Where files wait for somebody to take them; systemd-tmpfiles(8) clears what is old there.
+# Bytes that a file may take in the result of the module, which the controller keeps in memory.
+_MOST_BYTES = 16 << 20
+
+# Where the tool finds what it is given; systemd-tmpfiles(8) clears what a killed run left there.
 _WAITING = "var/tmp"
 
 # How the tool ends what it prints of the symbols; it then refuses to print the dump itself, which is no error for us.
@@ -51,10 +56,9 @@ _SITE = re.compile(r"^ *(-?[0-9]+\.[0-9]) +\S+% +\S+% +\S+ +\S+% (.+)$", re.MULT
 
 
 class Rendered(t.NamedTuple):
-    """What became of the dumps: where the files are, what allocates most in MB, and what was left out and why."""
+    """What became of the dumps: files by their names, what allocates most in MB, and what was left out and why."""
 
-    directory: str
-    names: t.List[str]
+    contents: t.Dict[str, str]
     top: t.List[t.Tuple[str, float]]
     left_out: t.List[str]
 
@@ -149,23 +153,28 @@ def _said(errors: str) -> str:
 
 
 def render(tool: Tool, directory: dumps_util.Directory, found: t.Sequence[dumps_util.Found], limit: int) -> Rendered:
-    """Render the processes with the most in use into a directory for root alone; limit is the largest dump in bytes."""
-    target = tempfile.mkdtemp(prefix=f"{profile.NAME}-", dir=os.path.join("/", _WAITING))
-    texts: t.Dict[str, str] = {}
+    """Render the processes with the most in use; limit is the largest dump in bytes. The contents are packed."""
+    contents: t.Dict[str, str] = {}
+    texts = []
     left_out = []
     if len(found) > MOST_PROCESSES:
         left_out.append(f"Of {len(found)} processes the {MOST_PROCESSES} with the most memory in use are rendered.")
-    try:
-        for each in found[:MOST_PROCESSES]:
-            made, why = _process(tool, directory, each, limit)
-            for name, text in made.items():
-                files.write_new(os.path.join(target, name), text.encode("utf-8", "surrogateescape"), 0o600)
-            texts.update({name: text for name, text in made.items() if name == f"{each.pid}.txt"})
-            left_out += why
-        return Rendered(target, sorted(os.listdir(target)), top(texts.values()), list(dict.fromkeys(left_out)))
-    except BaseException:
-        shutil.rmtree(target)
-        raise
+    for each in found[:MOST_PROCESSES]:
+        made, why = _process(tool, directory, each, limit)
+        texts += [text for name, text in made.items() if name == f"{each.pid}.txt"]
+        left_out += why
+        for name, text in sorted(made.items()):
+            packed = pack(text)
+            if len(packed) > _MOST_BYTES:
+                left_out.append(f"{name} is left out, as it takes {len(packed) >> 20} MiB even when it is packed.")
+            else:
+                contents[name] = packed
+    return Rendered(contents, top(texts), left_out)
+
+
+def pack(text: str) -> str:
+    """Return a text compressed, as a result can have it."""
+    return base64.b64encode(zlib.compress(text.encode("utf-8", "surrogateescape"))).decode("ascii")
 
 
 def _process(
@@ -201,11 +210,17 @@ def _process(
     return made, left_out
 
 
+def printable(text: str) -> str:
+    """Return a name as a result can have it: a program may have any bytes for names."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def top(texts: t.Iterable[str]) -> t.List[t.Tuple[str, float]]:
     """Return the functions that allocate most by themselves in all processes together, each with its MB."""
     sums: t.Dict[str, float] = {}
     for text in texts:
         for size, name in _SITE.findall(text):
-            sums[name] = round(sums.get(name, 0) + float(size), 1)
+            plain = printable(name)
+            sums[plain] = round(sums.get(plain, 0) + float(size), 1)
     largest = sorted(sums.items(), key=lambda item: -item[1])
     return [(name, size) for name, size in largest[:MOST_SITES] if size > 0]

@@ -33,7 +33,7 @@ LOCK = f"/run/{profile.NAME}.lock"
 LOCK_TIMEOUT = 120
 
 #: Seconds between two looks at the service and its dumps.
-INTERVAL = 1.0
+INTERVAL = 0.5
 
 # Seconds that the guard waits for a run which hangs, beyond all that such a run may take.
 _PATIENCE = 60
@@ -58,8 +58,9 @@ _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Outcome(t.NamedTuple):
-    """How it went: for how many seconds it ran with profiling, and why no longer, empty where that was as wanted."""
+    """How it went: since when (in epoch seconds) and how long it ran with profiling, and why no longer if so."""
 
+    began: float
     seconds: float
     early: str
 
@@ -141,9 +142,9 @@ def record(run: Run, plan: profile.Plan, duration: int, limit: int, timeout: int
         try:
             _switch_on(run, plan, timeout)
             stop.check()
-            began = time.monotonic()
+            began, now = time.time(), time.monotonic()
             early = _watch(run, plan, stop, duration, limit)
-            outcome = Outcome(round(time.monotonic() - began, 1), early)
+            outcome = Outcome(began, round(time.monotonic() - now, 1), early)
         except BaseException as error:
             back = switch_off(run, plan, timeout)
             said = f"unit: {plan.service}: {error}; {back or 'it runs again as before'}."

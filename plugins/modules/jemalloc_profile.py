@@ -11,8 +11,8 @@ short_description: Profile the heap of a service
 version_added: 0.1.0
 description:
   - Switches jemalloc's heap profiling on for one systemd service, lets it run so for a time, and switches it off again.
-    What its processes had in use then is rendered on the host, which has the programs - as text, as a graph and as
-    collapsed stacks for flame graphs.
+    What its processes had in use then is rendered on the host, which has the programs, as text, as a graph and as
+    collapsed stacks for flame graphs, and kept on the controller.
   - The service is restarted twice, to switch profiling on and off, and proved each time as by
     M(preload.jemalloc.jemalloc_service). Its own files are not touched. A drop-in below C(/run/systemd/system) sets
     E(LD_PRELOAD) and E(MALLOC_CONF), and gives the service a directory for its dumps that nobody else can read, which
@@ -30,7 +30,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: All that can be known before is looked at. Which processes leave dumps cannot, so that RV(files) is empty.
+    details: All that can be known before is looked at. Which processes leave dumps cannot, so RV(files) is empty.
   diff_mode:
     support: none
     details: The files of the service are afterwards what they were before.
@@ -79,6 +79,12 @@ options:
     description: Seconds that the service may take to start, and again to show the proof, with profiling and without.
     type: int
     default: 60
+  directory:
+    description:
+      - The directory on the controller that gets the files. It is made where it is missing, for its owner alone, as the
+        names in a profile say what a service does.
+    type: path
+    required: true
   prefix:
     description: The directory that holds the installations, as given to M(preload.jemalloc.jemalloc).
     type: path
@@ -94,16 +100,18 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_profile:
     unit: puma
     duration: 120
+    directory: "{{ playbook_dir }}/profile"
   register: profile
 
-- name: Say what allocates most
+- name: Say what allocates most, and where the files are
   ansible.builtin.debug:
-    var: profile.top
+    var: profile.summary
 
 - name: Profile a service that preloads nothing by itself
   preload.jemalloc.jemalloc_profile:
     unit: sidekiq@1
     version: 5.3.1
+    directory: "{{ playbook_dir }}/profile"
     lg_prof_interval: 28
 """
 
@@ -118,6 +126,11 @@ version:
   returned: success
   type: str
   sample: 5.3.1
+began:
+  description: When that began, in UTC by the clock of the host. In check mode it is now.
+  returned: success
+  type: str
+  sample: 2026-11-26T103000Z
 seconds:
   description: For how many seconds it was.
   returned: success
@@ -128,20 +141,21 @@ early:
   returned: success
   type: str
 directory:
-  description: The directory of RV(files), which only root can read. It is for the caller to remove.
+  description: Where RV(files) are on the controller, C(HOST/UNIT/TIME) below O(directory).
   returned: success
   type: str
-  sample: /var/tmp/preload-jemalloc-profile-k3v_a0xq
+  sample: /home/me/profile/web1/puma.service/2026-11-26T103000Z
 files:
   description:
-    - The names of the files. For each process C(PID.txt) has what allocates most, C(PID.growth.txt) what it has more of
-      in its last dump than in its first, C(PID.collapsed) the stacks for flame graphs, C(PID.dot) the graph and
-      C(PID.svg) its picture. C(PID.heap) is the dump with the names of functions, which C(jeprof) reads anywhere.
+    - The paths of the files on the controller. For each process C(PID.txt) has what allocates most, C(PID.growth.txt)
+      what it has more of in its last dump than in its first, C(PID.collapsed) the stacks for flame graphs, C(PID.dot)
+      the graph and C(PID.svg) its picture. C(PID.heap) is the dump with the names of functions, which C(jeprof) reads
+      anywhere.
     - PID is what the process itself takes for its number.
   returned: success
   type: list
   elements: str
-  sample: [4711.collapsed, 4711.dot, 4711.growth.txt, 4711.heap, 4711.txt]
+  sample: [/home/me/profile/web1/puma.service/2026-11-26T103000Z/4711.txt]
 processes:
   description: The processes that left dumps, those first that had the most in use.
   returned: success
@@ -170,6 +184,11 @@ top:
       description: MB in use of what it allocated by itself.
       type: float
       sample: 19.4
+summary:
+  description: All of that in a few lines.
+  returned: success
+  type: list
+  elements: str
 left_out:
   description: What could not be rendered, and why.
   returned: success
@@ -183,6 +202,7 @@ cleared:
 """
 
 import os
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -205,6 +225,7 @@ ARGUMENTS = {
     "lg_prof_sample": {"type": "int", "default": 19},
     "size_limit": {"type": "int", "default": 256},
     "timeout": {"type": "int", "default": 60},
+    "directory": {"type": "path", "required": True},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
 }
 
@@ -225,7 +246,7 @@ def run(module: AnsibleModule, host: Host, result: t.Dict[str, t.Any]) -> None:
     )
     if module.check_mode:
         plan = profile.plan(host.run, wanted, prefix)
-        result.update(changed=True, **_known(plan, session.Outcome(0.0, "")))
+        result.update(changed=True, **_known(plan, session.Outcome(time.time(), 0.0, "")))
         return
     with session.locked():
         result["cleared"] = session.clear(host.run)
@@ -242,9 +263,10 @@ def run(module: AnsibleModule, host: Host, result: t.Dict[str, t.Any]) -> None:
 
 def _known(plan: profile.Plan, outcome: session.Outcome) -> t.Dict[str, t.Any]:
     """Return what is known without the dumps."""
-    nothing: t.Dict[str, t.Any] = {"directory": "", "files": [], "processes": [], "top": [], "left_out": []}
+    nothing: t.Dict[str, t.Any] = {"contents": {}, "processes": [], "top": [], "left_out": []}
     known = {"unit": plan.service.name, "version": plan.service.version}
-    return {**nothing, **known, "seconds": outcome.seconds, "early": outcome.early}
+    began = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(outcome.began))
+    return {**nothing, **known, "began": began, "seconds": outcome.seconds, "early": outcome.early}
 
 
 def _made(host: Host, plan: profile.Plan, outcome: session.Outcome, wanted: profile.Wanted) -> t.Dict[str, t.Any]:
@@ -261,9 +283,8 @@ def _made(host: Host, plan: profile.Plan, outcome: session.Outcome, wanted: prof
         tool = render.Tool(host.outputs, plan.tool, directory)
         rendered = render.render(tool, directory, found, wanted.limit)
     return {
-        "directory": rendered.directory,
-        "files": rendered.names,
-        "processes": [{"pid": each.pid, "program": each.program} for each in found],
+        "contents": rendered.contents,
+        "processes": [{"pid": each.pid, "program": render.printable(each.program)} for each in found],
         "top": [{"function": name, "mb": size} for name, size in rendered.top],
         "left_out": rendered.left_out,
     }
