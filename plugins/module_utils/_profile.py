@@ -211,7 +211,7 @@ def _overriding(unit: systemd.Unit, properties: t.Mapping[str, str]) -> str:
                 return f"{path} sets {name} and would win; write it as Environment= in a drop-in of the unit"
         unset = [word.partition("=")[0] for word in properties.get("UnsetEnvironment", "").split()]
         if name in unset:
-            return f"its UnsetEnvironment= takes {name} away; it is kept out of jemalloc by that"
+            return f"its UnsetEnvironment= takes {name} away, which keeps it out of jemalloc"
     return ""
 
 

@@ -24,8 +24,8 @@ _NAME = re.compile(rf"{profile.DUMP}\.([0-9]{{1,10}})\.([0-9]{{1,10}})\.[imu][0-
 _MAPS = b"\nMAPPED_LIBRARIES:\n"
 _MAPPED_FILE = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ +\S+ +(/.*)$", re.MULTILINE)
 
-# The whole of a dump, in bytes that are in use as the sample has them.
-_TOTAL = re.compile(rb"^ +t\*: +[0-9]+: +([0-9]{1,18}) \[", re.MULTILINE)
+# The whole of a dump, in bytes that are in use as the sample has them; the first form is that of 3.6.0.
+_TOTAL = re.compile(rb"^(?:heap profile: +| +t\*: +)[0-9]+: +([0-9]{1,18}) \[", re.MULTILINE)
 
 
 class Dump(t.NamedTuple):

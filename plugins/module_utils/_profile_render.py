@@ -74,6 +74,10 @@ class Tool:
         self._path = path
         self._uid, self._gid = directory.uid, directory.gid
 
+    def collapses(self) -> bool:
+        """Whether the tool makes collapsed stacks, which it does from 5.3.0 on."""
+        return "--collapsed" in (files.read_text(self._path) or "")
+
     def symbolised(self, program: str, last: bytes) -> str:
         """Return a dump together with the names of its functions, which the tool reads without the program."""
         with self._handed(last=last) as place:
@@ -149,7 +153,7 @@ class Tool:
 def _said(errors: str) -> str:
     """Return the last line of what a tool complained of, as part of a sentence."""
     lines = [line for line in errors.splitlines() if line.strip()]
-    return preflight.words(lines[-1] if lines else "")
+    return preflight.words(lines[-1] if lines else "").rstrip(".")
 
 
 def render(tool: Tool, directory: dumps_util.Directory, found: t.Sequence[dumps_util.Found], limit: int) -> Rendered:
@@ -159,6 +163,8 @@ def render(tool: Tool, directory: dumps_util.Directory, found: t.Sequence[dumps_
     left_out = []
     if len(found) > MOST_PROCESSES:
         left_out.append(f"Of {len(found)} processes the {MOST_PROCESSES} with the most memory in use are rendered.")
+    if not tool.collapses():
+        left_out.append("Collapsed stacks are left out, as the tool of this release makes none.")
     for each in found[:MOST_PROCESSES]:
         made, why = _process(tool, directory, each, limit)
         texts += [text for name, text in made.items() if name == f"{each.pid}.txt"]
@@ -200,7 +206,8 @@ def _process(
         made[f"{found.pid}.raw.heap"] = last.data.decode("utf-8", "surrogateescape")
         return made, left_out
     make("txt", "The text is", lambda: tool.rendered("--text", whole))
-    make("collapsed", "Collapsed stacks are", lambda: _ADDRESS.sub("", tool.rendered("--collapsed", whole)))
+    if tool.collapses():
+        make("collapsed", "Collapsed stacks are", lambda: _ADDRESS.sub("", tool.rendered("--collapsed", whole)))
     make("dot", "The graph is", lambda: tool.rendered("--dot", whole))
     if first:
         make("growth.txt", "The growth is", lambda: tool.growth(last.program, first.data, last.data))

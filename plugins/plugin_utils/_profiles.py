@@ -82,7 +82,7 @@ def draw(paths: t.Sequence[str]) -> t.Tuple[t.List[str], str]:
         except subprocess.TimeoutExpired:
             return drawn, f"Pictures are left out, as dot took more than {_TIME_LIMIT} s for {os.path.basename(graph)}."
         if done.returncode:
-            said = " ".join(done.stderr.decode("utf-8", "replace").split())
+            said = " ".join(done.stderr.decode("utf-8", "replace").split()) or "no word"
             return drawn, f"Pictures are left out, as dot fails with {os.path.basename(graph)}: {said}."
         drawn.append(picture)
     return drawn, ""
