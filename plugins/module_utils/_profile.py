@@ -108,20 +108,15 @@ def plan(run: Run, wanted: Wanted, prefix: str, root: str = "/", proc: str = "/p
     """Return how to profile a service; JemallocError: why it cannot be, in one sentence. Nothing is changed."""
     unit = _unit(run, wanted.unit)
     properties = _show(run, unit.name)
-    current = store.read_link(prefix, "current") or ""
-    found = [each for each in scopes.scopes(scopes.Reader(), prefix, root) if os.path.basename(each.path) != DROP_IN]
-    wish = scopes.wish_of(cgroups.Place(unit.name, "system"), found, prefix, current)
-    version = wanted.version or wish.release
+    configured = _configured(unit.name, prefix, root)
+    version = wanted.version or configured
     if not version:
         raise JemallocError(
             f"unit: {unit.name} is not configured to preload jemalloc; name it in jemalloc_services first, or give the "
-            f"installed version to profile it with."
+            "installed version to profile it with."
         )
     _check_release(run, prefix, version)
-    verdict = applicability.judge(unit, elf.read(os.path.realpath(store.library(prefix, version))), prefix, root)
-    overriding = _overriding(unit, properties)
-    if verdict.refused or overriding:
-        raise JemallocError(f"unit: {unit.name} cannot be profiled: {(verdict.refused or [overriding])[0]}.")
+    _check_unit(unit, properties, version, prefix, root)
     tool = _tool(prefix, version)
     kind, directory = _place(unit.name, properties, root)
     _check_space(os.path.dirname(directory), wanted.limit)
@@ -136,7 +131,7 @@ def plan(run: Run, wanted: Wanted, prefix: str, root: str = "/", proc: str = "/p
     otherwise = processes.ANY if any(mapped.values()) else None
     return Plan(
         restarts.Service(unit.name, version),
-        restarts.Service(unit.name, wish.release or otherwise),
+        restarts.Service(unit.name, configured or otherwise),
         conf,
         _text(preload.in_front(prefix, values["LD_PRELOAD"], version), conf, kind),
         directory,
@@ -187,6 +182,13 @@ def _pids(unit: str, proc: str) -> t.List[int]:
     return processes.members([(unit, False)], proc).get(processes.Member(unit, unit), [])
 
 
+def _configured(unit: str, prefix: str, root: str) -> str:
+    """Return the release that a service is configured to preload, but for what a run left that was killed."""
+    found = [each for each in scopes.scopes(scopes.Reader(), prefix, root) if os.path.basename(each.path) != DROP_IN]
+    current = store.read_link(prefix, "current") or ""
+    return scopes.wish_of(cgroups.Place(unit, "system"), found, prefix, current).release
+
+
 def _check_release(run: Run, prefix: str, version: str) -> None:
     """Refuse a release that is not there, or that was built without profiling."""
     installation = store.read_installation(prefix, version)
@@ -201,6 +203,14 @@ def _check_release(run: Run, prefix: str, version: str) -> None:
             f"jemalloc {version} in {prefix} was built without profiling; install it with options: {{prof: true}} "
             "(the role's jemalloc_options)."
         )
+
+
+def _check_unit(unit: systemd.Unit, properties: t.Mapping[str, str], version: str, prefix: str, root: str) -> None:
+    """Refuse a service that cannot preload a release, or to which our drop-in would not matter."""
+    verdict = applicability.judge(unit, elf.read(os.path.realpath(store.library(prefix, version))), prefix, root)
+    reasons = [*verdict.refused, _overriding(unit, properties)]
+    if any(reasons):
+        raise JemallocError(f"unit: {unit.name} cannot be profiled: {next(filter(None, reasons))}.")
 
 
 def _overriding(unit: systemd.Unit, properties: t.Mapping[str, str]) -> str:

@@ -75,7 +75,7 @@ class Tool:
         self._uid, self._gid = directory.uid, directory.gid
 
     def collapses(self) -> bool:
-        """Whether the tool makes collapsed stacks, which it does from 5.3.0 on."""
+        """Whether the tool makes collapsed stacks, which those of old releases do not."""
         return "--collapsed" in (files.read_text(self._path) or "")
 
     def symbolised(self, program: str, last: bytes) -> str:

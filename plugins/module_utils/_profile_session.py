@@ -136,9 +136,28 @@ def remove_dumps(directories: t.Iterable[str]) -> t.List[str]:
     return left
 
 
+@contextlib.contextmanager
+def guarded(run: Run, plan: profile.Plan, duration: int, timeout: int) -> t.Iterator[None]:
+    """Have a process beside this one that takes the profile back should this one be killed, or hang.
+
+    JemallocError: there is none, and nothing was changed.
+    """
+    seconds = duration + 4 * timeout + _PATIENCE
+    arguments = (LOCK, str(seconds), plan.drop_in, os.path.dirname(plan.drop_in), plan.service.name, *plan.directories)
+    command = ["systemd-run", "--quiet", "--collect", f"--unit={_GUARD}", "/bin/sh", "-c", _TAKE_BACK, "sh", *arguments]
+    status, output = run(command, None, None)
+    if status:
+        raise JemallocError(f"Nothing was changed, as no guard for the way back could be started: {output.strip()}.")
+    try:
+        yield
+    finally:
+        if not os.path.lexists(plan.drop_in):  # what could not be removed it may be able to
+            run(["systemctl", "stop", "--", _GUARD], None, None)
+
+
 def record(run: Run, plan: profile.Plan, duration: int, limit: int, timeout: int) -> Outcome:
     """Let a service run with profiling; limit is in bytes. It runs as before when this returns or raises an error."""
-    with _guarded(run, plan, duration + 4 * timeout + _PATIENCE), stoppable() as stop:
+    with stoppable() as stop:
         try:
             _switch_on(run, plan, timeout)
             stop.check()
@@ -153,21 +172,6 @@ def record(run: Run, plan: profile.Plan, duration: int, limit: int, timeout: int
         if back:
             raise JemallocError(f"unit: {plan.service} was profiled, but then {back}.")
         return outcome
-
-
-@contextlib.contextmanager
-def _guarded(run: Run, plan: profile.Plan, seconds: int) -> t.Iterator[None]:
-    """Have a process beside this one that takes the profile back should this one be killed, or hang."""
-    arguments = (LOCK, str(seconds), plan.drop_in, os.path.dirname(plan.drop_in), plan.service.name, *plan.directories)
-    command = ["systemd-run", "--quiet", "--collect", f"--unit={_GUARD}", "/bin/sh", "-c", _TAKE_BACK, "sh", *arguments]
-    status, output = run(command, None, None)
-    if status:
-        raise JemallocError(f"Nothing was changed, as no guard for the way back could be started: {output.strip()}.")
-    try:
-        yield
-    finally:
-        if not os.path.lexists(plan.drop_in):  # what could not be removed it may be able to
-            run(["systemctl", "stop", "--", _GUARD], None, None)
 
 
 def _switch_on(run: Run, plan: profile.Plan, timeout: int) -> None:

@@ -252,10 +252,13 @@ def run(module: AnsibleModule, host: Host, result: t.Dict[str, t.Any]) -> None:
         result["cleared"] = session.clear(host.run)
         result["changed"] = bool(result["cleared"])
         plan = profile.plan(host.run, wanted, prefix)
-        result["changed"] = True
         try:
-            outcome = session.record(host.run, plan, params["duration"], wanted.limit, params["timeout"])
+            with session.guarded(host.run, plan, params["duration"], params["timeout"]):
+                result["changed"] = True
+                outcome = session.record(host.run, plan, params["duration"], wanted.limit, params["timeout"])
             result.update(_known(plan, outcome), **_made(host, plan, outcome, wanted))
+            if outcome.early:
+                host.warn(f"The profile of {plan.service} ended early: {outcome.early}.")
         finally:
             for path in session.remove_dumps(plan.directories):
                 host.warn(f"{path} is still written to; the next run removes it.")
@@ -306,8 +309,6 @@ def main() -> None:
     except OSError as error:
         remedy = "run this as root (become: true)" if os.geteuid() else "the service runs as before"
         module.fail_json(msg=f"{error.filename or 'this host'}: {error.strerror}; {remedy}.", **result)
-    if result.get("early"):
-        module.warn(f"The profile of {result['unit']} ended early: {result['early']}.")
     module.exit_json(**result)
 
 

@@ -87,7 +87,8 @@ class Fake:
 
     def record(self, duration: int = 1, limit: int = 1 << 20) -> session.Outcome:
         """Make a profile."""
-        return session.record(self, self.plan, duration, limit, 1)
+        with session.guarded(self, self.plan, duration, 1):
+            return session.record(self, self.plan, duration, limit, 1)
 
     def failed(self) -> str:
         """Return how a profile fails, after which the service runs as before."""

@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile as profile
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile_render as render
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile_session as session
@@ -32,6 +33,7 @@ class Lab:
         self.outcome: t.Union[session.Outcome, Exception] = session.Outcome(0.0, 60.3, "")
         self.refused = ""
         self.cleared: t.List[str] = []
+        self.warnings: t.List[str] = []
         service = restarts.Service("puma.service", "5.3.1")
         self.directory = top / "dumps"
         place = (str(self.directory), "jeprof", str(top / "drop-in"), "/opt/jemalloc")
@@ -64,7 +66,10 @@ def lab(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, program: t.Call
     monkeypatch.setattr(session, "clear", lambda _run: this.cleared)
     rendered = render.Rendered({"0.txt": "packed"}, [("most", 19.4)], ["Something."])
     monkeypatch.setattr(render, "render", lambda _tool, _directory, _found, _limit: rendered)
+    monkeypatch.setattr(host.Host, "warn", lambda _self, message: this.warnings.append(message))
     program("journalctl", "echo last words")
+    program("systemd-run", 'exit "${STATUS:-0}"')
+    program("systemctl", "")
     return this
 
 
@@ -105,6 +110,14 @@ def test_check_mode_predicts_it(call: Call, lab: Lab) -> None:
         }
 
 
+def test_without_a_guard_nothing_changes(call: Call, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATUS", "1")
+    found = call(module, **GIVEN)
+    assert (found["failed"], found["changed"]) == (True, False)
+    assert found["msg"].startswith("Nothing was changed, as no guard for the way back could be started")
+    assert not lab.directory.exists()
+
+
 def test_what_was_cleared_is_a_change(call: Call, lab: Lab) -> None:
     lab.refused, lab.cleared = "unit: no.", ["old.service"]
     found = call(module, **GIVEN)
@@ -115,7 +128,7 @@ def test_a_profile_that_ended_early(call: Call, lab: Lab) -> None:
     lab.outcome = session.Outcome(0.0, 3.2, "it ended meanwhile, it is failed")
     found = call(module, **GIVEN)
     assert "failed" not in found
-    assert found["warnings"] == ["The profile of puma.service ended early: it ended meanwhile, it is failed."]
+    assert lab.warnings == ["The profile of puma.service ended early: it ended meanwhile, it is failed."]
 
 
 def test_no_dumps(call: Call, lab: Lab) -> None:
@@ -150,7 +163,7 @@ def test_a_run_that_fails_leaves_no_dumps(call: Call, lab: Lab, monkeypatch: pyt
     found = call(module, **GIVEN)
     remedy = "the service runs as before" if os.geteuid() == 0 else "run this as root (become: true)"
     assert found["msg"] == f"/run/x: No space left on device; {remedy}."
-    assert found["warnings"] == [f"{lab.directory} is still written to; the next run removes it."]
+    assert lab.warnings == [f"{lab.directory} is still written to; the next run removes it."]
 
 
 def test_without_rights(call: Call, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
