@@ -7,6 +7,9 @@ ARGS ?=
 BECOME := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# So many kinds of tests at a time: they wait more than they work, and each has hosts of its own.
+SEVERAL := -n 3 --dist loadscope --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help site test unit lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule clean packages
 
@@ -22,7 +25,7 @@ site: ## Install jemalloc on this machine, or as ARGS say
 
 test: packages ## Run all tests: unit, lint, sanity, molecule on systemd containers, this Makefile in a clean one
 	@.ci/venv .venv-test requirements-test.txt
-	@.venv-test/bin/python -m pytest tests $(ARGS)
+	@.venv-test/bin/python -m pytest tests $(SEVERAL) $(ARGS)
 
 unit: ## Run the unit tests, with branch coverage
 	@.ci/venv .venv-test requirements-test.txt

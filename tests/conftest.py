@@ -13,8 +13,10 @@ import types
 import typing as t
 from pathlib import Path
 
+import hypothesis
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from xdist.scheduler import LoadScopeScheduling
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
@@ -33,6 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Run = t.Callable[..., str]
 
+#: The kinds of tests that take longest; they begin first.
+LONG = ("scenarios", "fleet", "faults", "checks")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests of faults and of old releases run in full: make faults."""
@@ -40,15 +45,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the tests that only run in full."""
+    """Know the tests that only run in full, and let none fail for how long an example takes on a busy machine."""
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("default", deadline=None, suppress_health_check=slow)
+    hypothesis.settings.load_profile("default")
     config.addinivalue_line("markers", "full: what is tried with --full only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the tests that only run in full to make faults."""
+    """Leave the tests that only run in full to make faults; the kinds that take longest begin."""
     if not config.getoption("full"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
         items[:] = [item for item in items if not item.get_closest_marker("full")]
+    kinds = [*LONG, "", "unit"]
+    items.sort(key=lambda item: kinds.index(kind if (kind := kind_of(item.nodeid)) in kinds else ""))
+
+
+def kind_of(nodeid: str) -> str:
+    """Return the kind of a test, by its directory."""
+    return nodeid.split("/")[1]
+
+
+class ByKind(LoadScopeScheduling):
+    """Gives all tests of a kind to the same process, as they share hosts; those of units by their files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.split("::")[0] if kind_of(nodeid) == "unit" else kind_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: t.Any) -> ByKind:
+    """Choose how tests are given to several processes."""
+    return ByKind(config, log)
 
 
 @pytest.fixture(scope="session")

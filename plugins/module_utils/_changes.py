@@ -175,6 +175,11 @@ def _clear(change: Change) -> None:
                 files.remove_tree(_beside(path, kind))
 
 
+def clear(path: str) -> None:
+    """Remove what a killed run prepared and kept for a path, whatever the path is to be now."""
+    _clear(Change(path, None, None))
+
+
 @contextlib.contextmanager
 def locked(timeout: float = LOCK_TIMEOUT) -> t.Iterator[bool]:
     """Be the only run that changes files of this host while the block runs; timeout is in seconds.

@@ -39,8 +39,15 @@ class Host:
         self, arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
     ) -> t.Tuple[int, str]:
         """Run a command without a shell; return its exit status and all that it printed. 127: there is none."""
+        status, output, errors = self.outputs(arguments, directory, data)
+        return status, output + errors
+
+    def outputs(
+        self, arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
+    ) -> t.Tuple[int, str, str]:
+        """Run a command without a shell; return its exit status, its output, and what it complained of."""
         try:
-            status, output, errors = self._module.run_command(
+            return self._module.run_command(
                 list(arguments),
                 cwd=directory,
                 data=data,
@@ -49,8 +56,7 @@ class Host:
                 expand_user_and_vars=False,  # an argument is what it is, also where it looks like a variable
             )
         except FileNotFoundError as error:
-            return 127, str(error)
-        return status, output + errors
+            return 127, "", str(error)
 
     def archive_roots(self) -> t.List[str]:
         """Return the pools of the host's distribution, from apt's own configuration; none where there is no apt."""

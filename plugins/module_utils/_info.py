@@ -90,7 +90,7 @@ def by_place(found: t.Iterable[observe.Process]) -> t.Dict[cgroups.Place, t.List
 
 def unit(found: t.Sequence[observe.Process], wish: scopes_util.Wish, now: float) -> Result:
     """Return what is reported of the processes of a unit, without their PSS."""
-    place, uptime = found[0].place, max(0, int(now - found[0].started))
+    place, started = found[0].place, min(int(now), int(found[0].started))
     confs = [process.malloc_conf for process in found if process.allocator.kind in allocators.JEMALLOCS]
     return {
         "name": place.unit,
@@ -103,8 +103,8 @@ def unit(found: t.Sequence[observe.Process], wish: scopes_util.Wish, now: float)
         "rss": sum(process.rss for process in found),
         "pss": None,
         "swap": sum(process.swap for process in found),
-        "uptime": uptime,
-        "started": int(now) - uptime,
+        "uptime": int(now) - started,
+        "started": started,  # the same at each look
         "malloc_conf": next(filter(None, confs), ""),
         "configured": wish.release,
         "drift": drift.drift(found, wish),

@@ -182,12 +182,12 @@ def service_text(unit: systemd.Unit, template: str, prefix: str, scopes: Scopes)
                     f"services: {path} sets {name}={value} for {unit.name} and would win over our drop-in; "
                     f"take that line out, or write it as Environment= in a drop-in of {unit.name}."
                 )
-    lines = [_assignment("LD_PRELOAD", in_front(prefix, foreign_entries(unit), unit.wanted.version or "current"))]
+    lines = [assignment("LD_PRELOAD", in_front(prefix, foreign_entries(unit), unit.wanted.version or "current"))]
     if unit.wanted.malloc_conf:
         from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 
         value = malloc_conf.of_service(unit, scopes.release(unit), scopes.releases)
-        lines.append(_assignment("MALLOC_CONF", value.replace("%", "%%")))
+        lines.append(assignment("MALLOC_CONF", value.replace("%", "%%")))
     return template.replace(SETTINGS, "\n".join(lines))
 
 
@@ -199,7 +199,7 @@ def excluded_text(
     rest is the list of the dynamic linker without us, None when there is none.
     """
     foreign = others(prefix, foreign_entries(unit))
-    lines = [_assignment("LD_PRELOAD", foreign) if foreign else "UnsetEnvironment=LD_PRELOAD"]
+    lines = [assignment("LD_PRELOAD", foreign) if foreign else "UnsetEnvironment=LD_PRELOAD"]
     if host == "ld_so_preload":
         # The dynamic linker reads its list before anything else: only another file in its place keeps it away. Where
         # the list is ours alone none is needed, and systemd makes none where it is gone already, as a bind would.
@@ -216,7 +216,7 @@ def foreign_entries(unit: systemd.Unit) -> str:
     return environment.setting(texts, "Service", "Environment", "LD_PRELOAD")
 
 
-def _assignment(name: str, value: str) -> str:
+def assignment(name: str, value: str) -> str:
     """Return a line of a unit file that sets a variable; % stays, as a foreign value may mean a specifier by it."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
     return f'Environment="{name}={escaped}"'
@@ -292,7 +292,7 @@ def plan(
             settings = systemd.manager_texts(DROP_IN, root)
             value = environment.setting(settings, "Manager", "DefaultEnvironment", "LD_PRELOAD")
             if systemd.is_running(root):
-                text = _assignment("LD_PRELOAD", in_front(prefix, value)).partition("=")[2]
+                text = assignment("LD_PRELOAD", in_front(prefix, value)).partition("=")[2]
                 wanted[manager] = texts.manager.replace(SETTINGS, f"DefaultEnvironment={text}")
             wanted[login] = environment_with(files.read_text(login), texts.environment, prefix)
         elif scopes.host == "ld_so_preload":

@@ -248,7 +248,7 @@ def go_back(
             release = release or (failed.version if f"{prefix}/" in pinned else None)
         preload.apply([preload.Change(path, text, pinned)])
     run([*systemd.command(failed.uid), "daemon-reload"], None, None)
-    _end_start(run, failed)
+    end_start(run, failed)
     run([*systemd.command(failed.uid), "reset-failed", "--", failed.name], None, None)
     again = Service(failed.name, release, failed.uid)
     why = restart(run, failed, timeout) or prove(run, [again], prefix, timeout).get(again, "")
@@ -256,7 +256,7 @@ def go_back(
     return f"it runs again {what}" if not why else f"it does not run {what} either ({why})"
 
 
-def _end_start(run: Run, service: Service) -> None:
+def end_start(run: Run, service: Service) -> None:
     """End a start that hangs: what waits for a lock in its allocator does not heed a signal to end either.
 
     It never served anybody. One that is up, or that still ends from before, gets the time that its unit grants.

@@ -87,7 +87,7 @@ def test_in_front_keeps_the_others_in_their_order(entries: t.List[t.Tuple[str, s
     [("/a.so:%h/b", "/a.so:%h/b"), ('/a"b', r"/a\"b"), (r"/a\b", r"/a\\b"), (r"\"", r"\\\""), ("a\tb\n", r"a\tb\n")],
 )
 def test_an_assignment_is_undone_by_the_reader(value: str, expected: str) -> None:
-    line = preload._assignment("LD_PRELOAD", value)
+    line = preload.assignment("LD_PRELOAD", value)
     assert line == f'Environment="LD_PRELOAD={expected}"'
     assert environment.setting([f"[Service]\n{line}\n"], "Service", "Environment", "LD_PRELOAD") == value
 

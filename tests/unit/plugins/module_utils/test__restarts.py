@@ -307,16 +307,19 @@ def test_prove_a_service_that_systemd_starts_over_and_over(use: t.Callable[..., 
     assert restarts.prove(fake, [PUMA], prefix, 60) == {}
 
 
+@pytest.mark.parametrize(
+    ("again", "reason"), [(0, "its main process changes"), (2, "systemd started it 2 times again")]
+)
 def test_prove_a_service_whose_main_process_changes(
-    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch
+    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch, again: int, reason: str
 ) -> None:
     fake = use()
+    fake.again = again
     fake.start("puma.service", "5.3.1")
     times = iter([0.0, 1.0, 2.0, 99.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     monkeypatch.setattr(time, "sleep", lambda _seconds: fake.start("puma.service", "5.3.1"))
-    reason = "it does not stay up, its main process changes"
-    assert restarts.prove(fake, [PUMA], prefix, 10) == {PUMA: reason}
+    assert restarts.prove(fake, [PUMA], prefix, 10) == {PUMA: f"it does not stay up, {reason}"}
 
 
 def test_prove_a_service_that_takes_its_time(
