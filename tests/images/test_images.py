@@ -23,6 +23,9 @@ LIBRARY = "/opt/jemalloc/9.9.9/lib/libjemalloc.so.2"
 # A program by its path: a shell of busybox has what it needs no program for.
 WRAPPER = ("jemalloc.sh", "/bin/cat", lab.MAPS)
 
+# make images: they have yet to be seen beside the other kinds of tests that make test runs at the same time
+pytestmark = pytest.mark.full
+
 #: What our layer may add, in bytes.
 MOST = 1_500_000
 

@@ -123,7 +123,11 @@ def podman(
     """Such an engine."""
     program("podman", "exit 1")
     engine = Podman(tmp_path)
-    monkeypatch.setattr(host.Host, "run", lambda this, *arguments: engine(this, *arguments))
+
+    def run(this: host.Host, *arguments: t.Any) -> t.Any:
+        return engine(this, *arguments)
+
+    monkeypatch.setattr(host.Host, "run", run)
     monkeypatch.setattr(host.Host, "warn", lambda _this, words: engine.warnings.append(words))
     return engine
 

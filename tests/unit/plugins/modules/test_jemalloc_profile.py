@@ -30,7 +30,8 @@ class Lab:
     def __init__(self, top: pathlib.Path) -> None:
         self.wanted: t.List[profile.Wanted] = []
         self.dumps = [DUMP]
-        self.outcome: t.Union[session.Outcome, Exception] = session.Outcome(0.0, 60.3, "")
+        self.outcome = session.Outcome(0.0, 60.3, "")
+        self.failures: t.List[Exception] = []
         self.refused = ""
         self.cleared: t.List[str] = []
         self.warnings: t.List[str] = []
@@ -51,8 +52,8 @@ class Lab:
         self.directory.mkdir()
         for number, data in enumerate(self.dumps):
             (self.directory / f"dump.{number}.0.i0.heap").write_bytes(data)
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
+        for failure in self.failures:
+            raise failure
         return self.outcome
 
 
@@ -154,11 +155,11 @@ def test_no_dumps_and_no_journal(call: Call, lab: Lab, program: t.Callable[[str,
 
 
 def test_a_run_that_fails_leaves_no_dumps(call: Call, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.outcome = JemallocError("unit: puma.service: no; it runs again as before.")
+    lab.failures = [JemallocError("unit: puma.service: no; it runs again as before.")]
     found = call(module, **GIVEN)
-    assert (found["failed"], found["changed"], found["msg"]) == (True, True, str(lab.outcome))
+    assert (found["failed"], found["changed"], found["msg"]) == (True, True, str(lab.failures[0]))
     assert not lab.directory.exists()
-    lab.outcome = OSError(28, "No space left on device", "/run/x")
+    lab.failures = [OSError(28, "No space left on device", "/run/x")]
     monkeypatch.setattr(session, "remove_dumps", lambda paths: paths[1:])
     found = call(module, **GIVEN)
     remedy = "the service runs as before" if os.geteuid() == 0 else "run this as root (become: true)"
@@ -168,7 +169,7 @@ def test_a_run_that_fails_leaves_no_dumps(call: Call, lab: Lab, monkeypatch: pyt
 
 def test_without_rights(call: Call, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    lab.outcome = PermissionError(13, "Permission denied")
+    lab.failures = [PermissionError(13, "Permission denied")]
     assert call(module, **GIVEN)["msg"] == "this host: Permission denied; run this as root (become: true)."
 
 
