@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import typing as t
 from dataclasses import dataclass
 
@@ -187,13 +186,9 @@ def locked(timeout: float = LOCK_TIMEOUT) -> t.Iterator[bool]:
     The block gets whether the run before was killed: only then there is something in the file, which the one who has
     the lock writes there and removes in the end.
     """
-    deadline = time.monotonic() + timeout
-    descriptor = files.lock(LOCK)
-    while descriptor is None:
-        if time.monotonic() > deadline:
-            raise JemallocError(f"Another run has been changing who preloads for {timeout:g} s; wait for it to end.")
-        time.sleep(0.1)
-        descriptor = files.lock(LOCK)
+    descriptor = files.wait_for_lock(LOCK, timeout)
+    if descriptor is None:
+        raise JemallocError(f"Another run has been changing who preloads for {timeout:g} s; wait for it to end.")
     try:
         killed = os.fstat(descriptor).st_size > 0
         with files.about(LOCK):

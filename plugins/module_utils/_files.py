@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import typing as t
 
 #: Ends the names under which files are prepared, so that a later run knows what a killed one left.
@@ -152,6 +153,16 @@ def lock(path: str) -> t.Optional[int]:
             raise
     os.close(descriptor)
     return None
+
+
+def wait_for_lock(path: str, timeout: float) -> t.Optional[int]:
+    """Take a lock as lock() does; timeout has the seconds to wait for another process that has it, None after them."""
+    deadline = time.monotonic() + timeout
+    descriptor = lock(path)
+    while descriptor is None and time.monotonic() <= deadline:
+        time.sleep(0.1)
+        descriptor = lock(path)
+    return descriptor
 
 
 def read_text(path: str) -> t.Optional[str]:

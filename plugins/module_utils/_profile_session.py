@@ -95,13 +95,9 @@ def stoppable() -> t.Iterator[Stop]:
 @contextlib.contextmanager
 def locked(timeout: float = LOCK_TIMEOUT) -> t.Iterator[None]:
     """Be the only run that makes a profile on this host while the block runs; timeout is in seconds."""
-    deadline = time.monotonic() + timeout
-    descriptor = files.lock(LOCK)
-    while descriptor is None:
-        if time.monotonic() > deadline:
-            raise JemallocError(f"Another run has been making a profile on this host for {timeout:g} s; wait for it.")
-        time.sleep(0.1)
-        descriptor = files.lock(LOCK)
+    descriptor = files.wait_for_lock(LOCK, timeout)
+    if descriptor is None:
+        raise JemallocError(f"Another run has been making a profile on this host for {timeout:g} s; wait for it.")
     try:
         yield
     finally:
