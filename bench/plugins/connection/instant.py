@@ -19,8 +19,15 @@ options: {}
 
 #: What a host answers on which all is as it should be.
 ANSWERS = {
-    b"jemalloc_preload": {"changed": False, "files": [], "restarts": [], "foreign": []},
-    b"plugins/modules/jemalloc": {"changed": False, "version": "5.3.1", "built": None, "missing": None},
+    b"plugins.modules.jemalloc_preload'": {
+        "changed": False,
+        "files": [],
+        "restarts": [],
+        "foreign": [],
+        "services": [],
+        "before": {},
+    },
+    b"plugins.modules.jemalloc'": {"changed": False, "version": "5.3.1", "built": None, "missing": None},
     b"": {"changed": False, "ping": "pong"},
 }
 
@@ -35,10 +42,10 @@ class Connection(ConnectionBase):
         return self
 
     def exec_command(self, cmd: str, in_data: t.Any = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
-        """Answer a module; its name stands near the end of what carries it."""
+        """Answer a module; its name stands near the beginning of what carries it."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         text = in_data or b""
-        answer = next(answer for name, answer in ANSWERS.items() if name in text[-20000:])
+        answer = next(answer for name, answer in ANSWERS.items() if name in text[:20000])
         return 0, json.dumps(answer).encode(), b""
 
     def put_file(self, in_path: str, out_path: str) -> None:
