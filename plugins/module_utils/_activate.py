@@ -16,6 +16,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _applicabi
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as elf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -57,7 +58,7 @@ def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[preload.Change
     paths = {change.path for change in changes if change.after is not None}
     answers: t.Dict[t.Tuple[str, str], str] = {}
     for unit in scopes.units:
-        if not unit.wanted.malloc_conf or preload.drop_in_path(unit.name, unit.user) not in paths:
+        if not unit.wanted.malloc_conf or places.drop_in_path(unit.name, unit.user) not in paths:
             continue
         from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
         from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe_util
@@ -108,7 +109,7 @@ def reload_systemd(host: Host, changes: t.Optional[t.Sequence[preload.Change]]) 
     status, output = host.run(["systemctl", "daemon-reload"])
     if status:
         return f"systemctl daemon-reload ended with {status}: {output.strip()}"
-    if changes is None or any(preload.is_user_drop_in(path) for path in paths):
+    if changes is None or any(places.is_user_drop_in(path) for path in paths):
         for uid in systemd.user_managers():
             host.run([*systemd.command(uid), "daemon-reload"])
     return ""

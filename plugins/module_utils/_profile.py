@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _applicability as applicability
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
+from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as elf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
@@ -133,7 +133,7 @@ def plan(run: Run, wanted: Wanted, prefix: str, root: str = "/", proc: str = "/p
         restarts.Service(unit.name, version),
         restarts.Service(unit.name, configured or otherwise),
         conf,
-        _text(preload.in_front(prefix, values["LD_PRELOAD"], version), conf, kind),
+        _text(contents.in_front(prefix, values["LD_PRELOAD"], version), conf, kind),
         directory,
         tool,
         os.path.join(root, _RUNTIME_UNITS, f"{unit.name}.d", DROP_IN),
@@ -298,8 +298,8 @@ def _text(ld_preload: str, conf: str, kind: str) -> str:
     lines = [
         "# Managed by the Ansible collection preload.jemalloc: this unit is being profiled, this file goes afterwards.",
         "[Service]",
-        preload.assignment("LD_PRELOAD", ld_preload),
-        preload.assignment("MALLOC_CONF", conf),
+        contents.assignment("LD_PRELOAD", ld_preload),
+        contents.assignment("MALLOC_CONF", conf),
         f"{kind}={NAME}",
         f"{kind}Mode=0700",
     ]

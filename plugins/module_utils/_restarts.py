@@ -16,6 +16,7 @@ import typing as t
 from dataclasses import asdict, dataclass
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -55,7 +56,7 @@ class Service:
     @property
     def drop_in(self) -> str:
         """The path of our drop-in."""
-        return preload.drop_in_path(self.unit or self.name, self.uid is not None)
+        return places.drop_in_path(self.unit or self.name, self.uid is not None)
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,20 @@ def wanted(
     """
     listed = [Listed(unit.name, unit.user, version) for unit, version in units.items()]
     gone = [change.path for change in changes if change.after is None and change.path.endswith(preload.DROP_IN)]
-    units_gone = [(preload.unit_of_drop_in(path), preload.is_user_drop_in(path)) for path in gone]
+    units_gone = [(places.unit_of_drop_in(path), places.is_user_drop_in(path)) for path in gone]
     version = processes.ANY if host_wide else None
     return listed + [Listed(name, user, version) for name, user in units_gone if name.endswith(".service")]
 
 
 def by_files(changes: t.Sequence[preload.Change], prefix: str, current: str) -> t.List[Listed]:
     """Return what has to run with what, as the drop-ins say when these changes are made, and no list of services."""
-    texts = {path: files.read_text(path) for path in preload.present_drop_ins()}
+    texts = {path: files.read_text(path) for path in places.present_drop_ins()}
     texts.update({change.path: change.after for change in changes if change.path.endswith(preload.DROP_IN)})
     found = []
     for path, text in texts.items():
         match = re.search(rf"{re.escape(prefix)}/([^/\s]+)/lib/", text or "")
         version = (current if match.group(1) == "current" else match.group(1)) if match else None
-        found.append(Listed(preload.unit_of_drop_in(path), preload.is_user_drop_in(path), version))
+        found.append(Listed(places.unit_of_drop_in(path), places.is_user_drop_in(path), version))
     return [each for each in found if each.unit.endswith(".service")]
 
 

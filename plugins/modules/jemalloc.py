@@ -443,16 +443,16 @@ def plan(found: store.Store, wish: store.Wish, params: t.Mapping[str, t.Any]) ->
     """Return what is going to happen to a store."""
     referred: t.List[str] = []
     if params["keep"] is not None:
-        from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 
-        referred = [name for name in found.installations if preload.references(f"{found.prefix}/{name}")]
+        referred = [name for name in found.installations if places.references(f"{found.prefix}/{name}")]
     return store.plan_present(found, wish, params["current"], params["keep"], referred)
 
 
 def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     """Plan and carry out state absent."""
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
-    from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 
     version = catalogue.check_number(module.params["version"]) if module.params["version"] else None
@@ -460,7 +460,7 @@ def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     planned = store.plan_absent(before, version)
     going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
     released = module.params["released"] if module.check_mode else []
-    referring = [path for directory in going for path in preload.references(directory) if path not in released]
+    referring = [path for directory in going for path in places.references(directory) if path not in released]
     if referring:
         raise JemallocError(
             f"{going[0]} cannot be removed while it is named in {', '.join(referring)}; "

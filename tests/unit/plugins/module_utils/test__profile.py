@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile as profile
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
@@ -94,7 +95,7 @@ def fake(root: pathlib.Path, installed: t.Callable[..., None], program: Program)
 
 def ours(fake: Fake) -> None:
     """Configure the service as the collection does."""
-    path = pathlib.Path(preload.drop_in_path("puma.service"))
+    path = pathlib.Path(places.drop_in_path("puma.service"))
     path.parent.mkdir(parents=True)
     path.write_text(
         f"# preload.jemalloc\n[Service]\nEnvironment=LD_PRELOAD={fake.prefix}/current/lib/libjemalloc.so:/a.so\n"

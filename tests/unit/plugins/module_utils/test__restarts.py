@@ -13,6 +13,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
@@ -68,7 +69,7 @@ class Fake:
         return min((d.name for d in self.proc.iterdir() if unit in (d / "cgroup").read_text()), default="0")
 
     def _restart(self, unit: str) -> t.Tuple[int, str]:
-        drop_in = pathlib.Path(preload.drop_in_path(systemd.template_of(unit) or unit))
+        drop_in = pathlib.Path(places.drop_in_path(systemd.template_of(unit) or unit))
         version = None
         if drop_in.exists():
             name = drop_in.read_text().split(f"{self.prefix}/")[1].split("/")[0]
@@ -103,7 +104,7 @@ def use(monkeypatch: pytest.MonkeyPatch, root: pathlib.Path, prefix: str) -> t.C
 
 def drop_in(prefix: str, unit: str = "puma.service") -> pathlib.Path:
     """Write a drop-in as the collection does."""
-    path = pathlib.Path(preload.drop_in_path(unit))
+    path = pathlib.Path(places.drop_in_path(unit))
     path.parent.mkdir(parents=True)
     path.write_text(
         f"# preload.jemalloc\n[Service]\nEnvironment=LD_PRELOAD={prefix}/current/lib/libjemalloc.so:/a.so\n"
@@ -112,9 +113,9 @@ def drop_in(prefix: str, unit: str = "puma.service") -> pathlib.Path:
 
 
 def test_wanted(root: pathlib.Path) -> None:
-    gone = preload.Change(preload.drop_in_path("cron.service"), "x", None)
+    gone = preload.Change(places.drop_in_path("cron.service"), "x", None)
     others = [
-        preload.Change(preload.drop_in_path("puma.service"), None, "x"),
+        preload.Change(places.drop_in_path("puma.service"), None, "x"),
         preload.Change(f"{root}/etc/systemd/system.conf.d/{preload.DROP_IN}", "x", None),
         preload.Change("/usr/local/bin/jemalloc.sh", "x", None, link=True),
     ]
@@ -123,7 +124,7 @@ def test_wanted(root: pathlib.Path) -> None:
     assert restarts.wanted(units, [gone, *others], False) == [puma, cron]
     assert restarts.wanted(units, others, False) == [puma]
     assert restarts.wanted({}, [gone], True) == [restarts.Listed("cron.service", False, "any")]
-    own = preload.Change(preload.drop_in_path("own.service", user=True), "x", None)
+    own = preload.Change(places.drop_in_path("own.service", user=True), "x", None)
     assert restarts.wanted({}, [own], False) == [restarts.Listed("own.service", True, None)]
 
 
@@ -142,7 +143,7 @@ def test_a_drop_in_that_changes_in_another_way_needs_a_restart_too(use: t.Callab
     fake = use()
     fake.start("puma.service", "5.3.1")
     listed = [restarts.Listed("puma.service", False, "5.3.1")]
-    path = preload.drop_in_path("puma.service")
+    path = places.drop_in_path("puma.service")
     changed = needed(fake, listed, prefix, [preload.Change(path, "old", "new")])
     assert changed == [entry("5.3.1", "its drop-in is going to differ", "old")]
     assert needed(fake, listed, prefix, [preload.Change(path, None, "new")]) == []
@@ -378,7 +379,7 @@ def test_a_service_that_ran_without_it_goes_back_to_that(use: t.Callable[..., Fa
     fake.start("puma.service", None)
     fake.restarted = (124, "")
     cron = restarts.Service("cron.service", None)
-    pathlib.Path(preload.drop_in_path("cron.service")).unlink()
+    pathlib.Path(places.drop_in_path("cron.service")).unlink()
     proved, failures = restarts.restart_and_prove(fake, [PUMA, cron], prefix, 1)
     assert proved == ["cron.service"]
     assert [str(failure) for failure in failures] == [
@@ -484,12 +485,12 @@ def test_a_service_of_a_user(use: t.Callable[..., Fake], prefix: str) -> None:
 def test_what_the_files_say(root: pathlib.Path, prefix: str) -> None:
     texts = {"puma": f"{prefix}/current/lib/x", "cron": f"{prefix}/5.1.0/lib/x:/foreign", "nginx": "UnsetEnvironment="}
     for name, text in texts.items():
-        path = pathlib.Path(preload.drop_in_path(f"{name}.service"))
+        path = pathlib.Path(places.drop_in_path(f"{name}.service"))
         path.parent.mkdir(parents=True)
         path.write_text(text)
     changes = [
-        preload.Change(preload.drop_in_path("puma.service"), "x", None),
-        preload.Change(preload.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
+        preload.Change(places.drop_in_path("puma.service"), "x", None),
+        preload.Change(places.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
         preload.Change("/etc/environment", None, "x"),
     ]
     assert sorted(restarts.by_files(changes, prefix, "5.3.1"), key=str) == [

@@ -18,7 +18,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
 from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc as module
@@ -450,7 +450,7 @@ def test_what_a_scope_refers_to_cannot_be_removed(call: Call, installed: Install
     for version in ("9.9.8", "9.9.9"):
         installed(prefix, version)
         publish.switch(prefix, version, publish.Undo())
-    path = pathlib.Path(preload.drop_in_path("puma.service"))
+    path = pathlib.Path(places.drop_in_path("puma.service"))
     path.parent.mkdir(parents=True)
     path.write_text(f"# preload.jemalloc\nEnvironment=LD_PRELOAD={prefix}/9.9.8/lib/libjemalloc.so\n")
     take_away = (

@@ -17,6 +17,7 @@ from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as cpus
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
@@ -392,7 +393,7 @@ def test_the_list_of_the_dynamic_linker(
     bind = f"InaccessiblePaths=-{path}" if before is None else f"BindReadOnlyPaths=-{without}:{path}"
     assert (root / OWN.format("cron.service")).read_text().splitlines()[2:] == ["UnsetEnvironment=LD_PRELOAD", bind]
     assert not scopes(**arguments)["changed"]
-    assert preload.references(f"{prefix}")[-1] == str(path)
+    assert places.references(f"{prefix}")[-1] == str(path)
     gone = scopes()
     assert gone["files"][0] == str(path)
     assert (path.read_text() if path.exists() else None) == before
