@@ -117,34 +117,11 @@ def plan(
     Without texts nothing of ours is wanted any more. The changes are in an order in which a run can be killed between
     any two of them: nothing ever depends on what is not there yet, or not any more.
     """
-    wanted: t.Dict[str, t.Optional[str]] = dict.fromkeys(places.present_drop_ins(root))
-    manager, login = places.manager_path(root), places.login_path(root)
-    profile, preloaded = places.profile_path(root), places.list_path(root)
-    without = places.without_path(root)
-    rest = contents.preloaded_without(files.read_text(preloaded))
-    wanted.update({manager: None, login: contents.environment_without(files.read_text(login)), profile: None})
-    wanted.update({without: None, preloaded: rest, **dict.fromkeys(places.present_commands(root))})
+    wanted = _without_us(root)
     if texts:
-        for unit in scopes.units:
-            wanted[places.drop_in_path(unit.name, unit.user, root)] = service_text(unit, texts.service, prefix, scopes)
-        for unit in scopes.excluded:
-            text = excluded_text(unit, texts.service, prefix, scopes.host, rest, root)
-            wanted[places.drop_in_path(unit.name, unit.user, root)] = text
-        wrapper = places.command_path(places.WRAPPERS[1], root)
-        for name, program in scopes.commands.items():
-            wanted[places.command_path(name, root)] = contents.command_text(program, wrapper)
-        if scopes.host == "environment":
-            settings = systemd.manager_texts(DROP_IN, root)
-            value = environment.setting(settings, "Manager", "DefaultEnvironment", "LD_PRELOAD")
-            if systemd.is_running(root):
-                text = contents.assignment("LD_PRELOAD", contents.in_front(prefix, value)).partition("=")[2]
-                wanted[manager] = texts.manager.replace(contents.SETTINGS, f"DefaultEnvironment={text}")
-            wanted[login] = contents.environment_with(files.read_text(login), texts.environment, prefix)
-        elif scopes.host == "ld_so_preload":
-            wanted[without] = rest or ""
-            wanted[preloaded] = contents.preloaded_with(files.read_text(preloaded), prefix)
-        wanted[profile] = texts.profile
-    foreign = []
+        wanted.update(_of_services(scopes, texts, prefix, root))
+        wanted.update(_of_host(scopes.host, texts, prefix, root))
+    profile, foreign = places.profile_path(root), []
     if contents.MARK not in (files.read_text(profile) or contents.MARK):
         del wanted[profile]
         foreign += [profile] if texts else []
@@ -155,6 +132,53 @@ def plan(
         foreign += [places.command_path(name, root)] if texts and not change else []
     changes = [change for change in found if change.before != change.after]
     return sorted(changes, key=lambda change: _rank(change, root)), foreign
+
+
+def _without_us(root: str) -> t.Dict[str, t.Optional[str]]:
+    """Return what all files that can be ours, or in part, hold without us."""
+    login, listed = places.login_path(root), places.list_path(root)
+    return {
+        **dict.fromkeys(places.present_drop_ins(root)),
+        places.manager_path(root): None,
+        login: contents.environment_without(files.read_text(login)),
+        places.profile_path(root): None,
+        places.without_path(root): None,
+        listed: contents.preloaded_without(files.read_text(listed)),
+        **dict.fromkeys(places.present_commands(root)),
+    }
+
+
+def _of_services(scopes: Scopes, texts: Texts, prefix: str, root: str) -> t.Dict[str, str]:
+    """Return what the files of services and commands are to hold."""
+    rest = contents.preloaded_without(files.read_text(places.list_path(root)))
+    wanted = {}
+    for unit in scopes.units:
+        wanted[places.drop_in_path(unit.name, unit.user, root)] = service_text(unit, texts.service, prefix, scopes)
+    for unit in scopes.excluded:
+        text = excluded_text(unit, texts.service, prefix, scopes.host, rest, root)
+        wanted[places.drop_in_path(unit.name, unit.user, root)] = text
+    wrapper = places.command_path(places.WRAPPERS[1], root)
+    for name, program in scopes.commands.items():
+        wanted[places.command_path(name, root)] = contents.command_text(program, wrapper)
+    return wanted
+
+
+def _of_host(host: t.Optional[str], texts: Texts, prefix: str, root: str) -> t.Dict[str, str]:
+    """Return what the files for more than one service are to hold, with the whole host as a scope or without."""
+    wanted = {places.profile_path(root): texts.profile}
+    if host == "environment":
+        if systemd.is_running(root):
+            settings = systemd.manager_texts(DROP_IN, root)
+            value = environment.setting(settings, "Manager", "DefaultEnvironment", "LD_PRELOAD")
+            text = contents.assignment("LD_PRELOAD", contents.in_front(prefix, value)).partition("=")[2]
+            wanted[places.manager_path(root)] = texts.manager.replace(contents.SETTINGS, f"DefaultEnvironment={text}")
+        login = places.login_path(root)
+        wanted[login] = contents.environment_with(files.read_text(login), texts.environment, prefix)
+    elif host == "ld_so_preload":
+        before = files.read_text(places.list_path(root))
+        wanted[places.without_path(root)] = contents.preloaded_without(before) or ""
+        wanted[places.list_path(root)] = contents.preloaded_with(before, prefix)
+    return wanted
 
 
 def plan_restored(before: t.Mapping[str, t.Optional[str]], root: str = "/") -> t.List[Change]:
