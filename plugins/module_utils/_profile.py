@@ -107,7 +107,7 @@ class Plan:
 def plan(run: Run, wanted: Wanted, prefix: str, root: str = "/", proc: str = "/proc") -> Plan:
     """Return how to profile a service; JemallocError: why it cannot be, in one sentence. Nothing is changed."""
     unit = _unit(run, wanted.unit)
-    properties = _show(run, unit.name)
+    properties = systemd.shown(run, unit.name, _PROPERTIES)
     configured = _configured(unit.name, prefix, root)
     version = wanted.version or configured
     if not version:
@@ -169,12 +169,6 @@ def _unit(run: Run, name: str) -> systemd.Unit:
     if found[0].active != "active":
         raise JemallocError(f"unit: {found[0].name} is {found[0].active or 'not known'}; start it first.")
     return found[0]
-
-
-def _show(run: Run, unit: str) -> t.Dict[str, str]:
-    """Return what else systemd says of a service."""
-    _status, output = run(["systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", unit], None, None)
-    return {name: " ".join(values) for name, values in systemd.parse_show(output)[0].items()}
 
 
 def _pids(unit: str, proc: str) -> t.List[int]:

@@ -31,9 +31,8 @@ INTERVAL = 0.5
 #: Seconds that a service which hangs while it starts has to end by itself, before it is killed.
 GRACE = 5
 
-
 # What is asked at each look; NRestarts counts how often systemd started it again by itself.
-_PROPERTIES = "ActiveState,MainPID,KillMode,NRestarts"
+_PROPERTIES = ("ActiveState", "MainPID", "KillMode", "NRestarts")
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,10 @@ class Service:
     def drop_in(self) -> str:
         """The path of our drop-in."""
         return places.drop_in_path(self.unit or self.name, self.uid is not None)
+
+    def shown(self, run: Run) -> t.Dict[str, str]:
+        """Return what systemd says of it at this moment."""
+        return systemd.shown(run, self.name, _PROPERTIES, self.uid)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def running(
         found = processes.installations_of(pids, prefix, proc)
         lacking = processes.unproved(found, version)
         if lacking:
-            found = _counted(found, _show(run, service))
+            found = _counted(found, service.shown(run))
             lacking = processes.unproved(found, version)
         if found and version is not None and version == rebuilt:
             lacking = sorted(found)
@@ -160,13 +163,6 @@ def _pids(service: Service, proc: str) -> t.List[int]:
     """Return the processes of a service."""
     found = processes.members([(service.name, service.uid is not None)], proc)
     return found.get(processes.Member(service.name, service.name, service.uid), [])
-
-
-def _show(run: Run, service: Service) -> t.Dict[str, str]:
-    """Return what systemd says of a service at this moment."""
-    command = [*systemd.command(service.uid), "show", f"--property={_PROPERTIES}", "--", service.name]
-    _status, output = run(command, None, None)
-    return {name: values[0] for name, values in systemd.parse_show(output)[0].items()}
 
 
 def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) -> t.Dict[int, t.Set[str]]:
@@ -201,7 +197,7 @@ def prove(
     reasons = dict.fromkeys(services, "it was not looked at")
     while reasons:
         for service in list(reasons):
-            properties = _show(run, service)
+            properties = service.shown(run)
             reason, main_pid = _lacks(service, properties, prefix, proc), properties.get("MainPID", "")
             if not reason and main_pids.get(service) == main_pid:
                 del reasons[service]
@@ -262,7 +258,7 @@ def end_start(run: Run, service: Service) -> None:
 
     It never served anybody. One that is up, or that still ends from before, gets the time that its unit grants.
     """
-    if _show(run, service).get("ActiveState") != "activating":
+    if service.shown(run).get("ActiveState") != "activating":
         return
     command = systemd.command(service.uid)
     status, _output = run(["timeout", str(GRACE), *command, "stop", "--", service.name], None, None)
