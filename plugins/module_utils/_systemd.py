@@ -34,6 +34,9 @@ _PROPERTIES = (
 # systemd.unit(5): letters, digits and :-_.\@ ; the type is what follows the last dot.
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 
+# Paths of these characters can stand in unit files as they are; blanks, quotes, % and \ would mean something there.
+_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
+
 # What says in the files of a users' unit which CPUs it may use.
 _CPU_SETTINGS = ("CPUQuota", "AllowedCPUs", "CPUAffinity")
 
@@ -110,6 +113,11 @@ def unit_name(name: str) -> str:
 def is_name(name: str) -> bool:
     """Whether a unit can have this name."""
     return bool(_NAME.fullmatch(name)) and not name.startswith((".", "@"))
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether an absolute path can stand in unit files as it is."""
+    return bool(_PLAIN_PATH.fullmatch(path))
 
 
 def is_template(name: str) -> bool:

@@ -39,9 +39,6 @@ ENABLED = f"{UNITS}/timers.target.wants/{TIMER}"
 #: What the package prometheus-node-exporter of Debian and Ubuntu reads, by its README.textfile.
 DIRECTORY = "/var/lib/prometheus/node-exporter"
 
-# It stands in unit files, where blanks, quotes, % and \ would mean something.
-_PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
-
 # systemd.time(7), in seconds; those without a unit are seconds too. Months and years are for no timer of this kind.
 _UNITS_OF_TIME = {
     **dict.fromkeys(("seconds", "second", "sec", "s", ""), 1),
@@ -124,7 +121,7 @@ class State:
 def check_directory(directory: str) -> str:
     """Return the directory of the textfile collector. Raises JemallocError when nobody can be reading it."""
     directory = directory.rstrip("/")
-    if not _PATH.fullmatch(directory) or os.path.normpath(directory) != directory:
+    if not systemd.is_plain_path(directory) or os.path.normpath(directory) != directory:
         raise JemallocError(
             f"directory: {directory!r} cannot stand in a unit of systemd; name an absolute path of letters, digits and "
             f"._+@- such as {DIRECTORY}."

@@ -75,6 +75,16 @@ def test_unit_name_that_is_none(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/usr/bin/python3.13", "/a_b/c@d/e+f", "/opt/my-app"])
+def test_plain_path(path: str) -> None:
+    assert systemd.is_plain_path(path)
+
+
+@pytest.mark.parametrize("path", ["", "/", "a/b", "/a b", "/a/", "//a", "/a%h", "/a\\x20", '/a"b', "/a\n", "/ä"])
+def test_path_that_is_not_plain(path: str) -> None:
+    assert not systemd.is_plain_path(path)
+
+
 def test_units(root: pathlib.Path) -> None:
     run = Systemctl(f"{LOADED}\n{BARE}\n{LOADED}")
     found = systemd.units(run, systemd.wanted_services(["puma", "dbus.service", "alias-of-puma"]))
