@@ -484,8 +484,3 @@ def test_errors_of_the_system(
 
     monkeypatch.setattr(store, "read", fail)
     assert wrong(call, prefix=prefix) == message.format(prefix=prefix)
-
-
-def test_the_documentation_names_the_arguments() -> None:
-    for name in module.ARGUMENTS:
-        assert f"\n  {name}:\n" in module.DOCUMENTATION

@@ -17,6 +17,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as elf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
@@ -164,7 +165,7 @@ def receipt_of(tree: pathlib.Path, **made_for: t.Any) -> t.Dict[str, t.Any]:
         "library_sha256": hashlib.sha256(library.read_bytes()).hexdigest(),
         "source": {"sha256": "5" * 64},
         "platform": {**here, **made_for},
-        "options": module.OPTIONS,
+        "options": arguments.OPTIONS,
         "configure": [],
         "home": "/opt/jemalloc/9.9.9",
         "files": store.fingerprint(str(tree)),
@@ -230,7 +231,7 @@ def test_what_is_missing(call: Call, podman: Podman) -> None:
         "version": "9.9.9",
         "checksum": RELEASE["checksum"],
         "sources": ["5" * 64],
-        "options": module.OPTIONS,
+        "options": arguments.OPTIONS,
         "archives": [],
         "architecture": MACHINE,
         "libc": "glibc",

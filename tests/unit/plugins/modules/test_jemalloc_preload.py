@@ -606,11 +606,6 @@ def test_what_a_killed_run_left_is_cleared_and_systemd_reads_its_files(
     assert "daemon-reload" not in systemctl[0].read_text()
 
 
-def test_the_documentation_names_the_arguments() -> None:
-    for name in module.ARGUMENTS:
-        assert f"\n  {name}:\n" in module.DOCUMENTATION
-
-
 def contents(taken: t.Mapping[str, t.Any], without: str) -> t.Dict[str, t.Any]:
     """Return the modes and contents of a picture's files, but for one of them."""
     return {name: entry[:2] for name, entry in taken.items() if name != without and entry[1] is not None}

@@ -134,8 +134,3 @@ def test_without_permission(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(restarts, "restart_and_prove", fail)
     assert call(module, services=BOTH)["msg"] == "/x: Permission denied; run this as root (become: true)."
-
-
-def test_the_documentation_names_the_arguments() -> None:
-    for name in module.ARGUMENTS:
-        assert f"\n  {name}:\n" in module.DOCUMENTATION
