@@ -343,8 +343,8 @@ def plot(found: t.Sequence[Figures], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def main() -> None:
-    """Measure, and write the table and the plot."""
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", default="1,5,10,20,40")
     parser.add_argument("--peer", type=Path, help="a clone of the peer's repository; without it that way is left out")
@@ -356,16 +356,34 @@ def main() -> None:
     parser.add_argument("--new", default="5.3.1", help="the release of the upgrade")
     parser.add_argument("--forks", default="20")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="directory of fleet.md and fleet.svg")
-    given = parser.parse_args()
-    environment = {
+    return parser.parse_args()
+
+
+def environment_of(forks: str) -> dict[str, str]:
+    """Return the environment of the runs."""
+    return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CONTAINERS_CONF": str(ROOT / ".ci" / "containers.conf"),
-        "ANSIBLE_FORKS": given.forks,
+        "ANSIBLE_FORKS": forks,
         "ANSIBLE_PIPELINING": "1",
         "NO_PROXY": "127.0.0.1",
         "LC_ALL": "C.UTF-8",
     }
+
+
+def runs_of(given: argparse.Namespace, names: t.Iterable[str]) -> list[tuple[int, str]]:
+    """Return the sizes and kinds of the fleets; those that compile on hosts take most of the time, and come last."""
+    limits = {"peer": given.peer_hosts, "ours, from nothing": given.cold_hosts}
+    sizes = given.hosts.split(",")
+    wanted = [(int(size), name) for size in sizes for name in names if size in limits.get(name, given.hosts).split(",")]
+    return sorted(wanted, key=lambda each: each[1] in limits)
+
+
+def main() -> None:
+    """Measure, and write the table and the plot."""
+    given = arguments()
+    environment = environment_of(given.forks)
     run = runner(environment)
     found: list[Figures] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as directory, lab.serving(given.sources, "") as server:
@@ -374,14 +392,8 @@ def main() -> None:
         checksums = dict(each.split("=", 1) for each in given.checksum)
         releases = [release(version, checksums) for version in (given.old, given.new)]
         ways = steps(work, server, releases, peer)
-        sizes = [int(size) for size in given.hosts.split(",")]
         measure(run, environment, len(lab.SUITES), ways.pop("cache"))
-        limits = {"peer": given.peer_hosts, "ours, from nothing": given.cold_hosts}
-        wanted = [
-            (size, name) for size in sizes for name in ways if str(size) in limits.get(name, given.hosts).split(",")
-        ]
-        # those that compile on hosts come last, as they take most of the time
-        for size, name in sorted(wanted, key=lambda each: each[1] in limits):
+        for size, name in runs_of(given, list(ways)):
             shutil.rmtree(work / "cold", ignore_errors=True)
             found += measure(run, environment, size, ways[name])
             given.out.mkdir(exist_ok=True)

@@ -122,26 +122,31 @@ print(json.dumps({
 """
 
 
+#: What would lead a careless shell script astray: what the shell heeds, and the names of the wrapper's own variables.
+HOSTILE = {
+    "IFS": "/a",
+    "ENV": "/nonexistent",
+    "BASH_ENV": "/nonexistent",
+    "library": "x",
+    "entry": "y",
+    "others": "z",
+}
+
+
+def be_special() -> None:
+    """Have signals ignored and blocked, and another umask, which all are handed on by an exec."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    os.umask(0o027)
+
+
 def test_all_else_is_as_with_a_plain_exec(prefix: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = prefix / "jemalloc.sh"
     path.write_text(wrapper.texts(str(prefix))["bin/jemalloc.sh"])
     path.chmod(0o755)
     library = OURS.format(prefix=prefix)
-    hostile = {
-        "IFS": "/a",
-        "ENV": "/nonexistent",
-        "BASH_ENV": "/nonexistent",
-        "library": "x",
-        "entry": "y",
-        "others": "z",
-    }
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LD_PRELOAD": library, "PWD": str(tmp_path), **hostile}
-
-    def ignore() -> None:
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        os.umask(0o027)
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LD_PRELOAD": library, "PWD": str(tmp_path), **HOSTILE}
 
     reports = []
     with open(os.devnull, "rb") as extra:
@@ -153,7 +158,7 @@ def test_all_else_is_as_with_a_plain_exec(prefix: pathlib.Path, tmp_path: pathli
                 cwd=str(tmp_path),
                 pass_fds=[extra.fileno()],
                 start_new_session=True,
-                preexec_fn=ignore,
+                preexec_fn=be_special,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
                 check=True,
