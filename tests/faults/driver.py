@@ -189,20 +189,12 @@ class Driver:
             _connect(module, arguments, writer, lambda: _Counter(reporter, change))
         os.close(writer)
         os.close(reporter)
-        printed = b""
         with os.fdopen(control, "rb", buffering=0) as events:
             pid = int.from_bytes(events.read(4), "little")
-            until = None if seconds is None else began + seconds
-            changes, reached = _followed(events, pid, change, until)
+            changes, reached = _followed(events, pid, change, None if seconds is None else began + seconds)
             if reached:
                 _cut(cut, connection, pid, output)
-        with contextlib.suppress(OSError), os.fdopen(output, "rb") as stream:
-            printed = stream.read()
-        spent = time.monotonic() - began
-        status = os.waitstatus_to_exitcode(os.waitpid(connection, 0)[1])
-        while os.path.exists(f"/proc/{pid}"):
-            time.sleep(0.001)
-        said = printed.decode("utf-8", "replace")
+        said, spent, status = _ended(connection, pid, output, began)
         result = {} if reached else _result(said)
         return {
             "cut": reached,
@@ -303,7 +295,7 @@ def _connect(module: str, arguments: dict[str, t.Any], output: int, counter: t.C
 
 
 def _followed(events: t.IO[bytes], pid: int, change: int | None, until: float | None) -> tuple[int, bool]:
-    """Follow a module to the change, or the moment, at which it is to be cut; return its changes and if it came there."""
+    """Follow a module to the change, or the moment, at which it is cut; return its changes and if it came there."""
     if until is not None:
         time.sleep(max(0.0, until - time.monotonic()))
         return 0, os.path.exists(f"/proc/{pid}")
@@ -312,6 +304,18 @@ def _followed(events: t.IO[bytes], pid: int, change: int | None, until: float | 
         changes += 1
         reached = changes == change
     return changes, reached
+
+
+def _ended(connection: int, pid: int, output: int, began: float) -> tuple[str, float, int]:
+    """Wait for the end of a module and its connection; return what it said, the seconds it took and its exit status."""
+    printed = b""
+    with contextlib.suppress(OSError), os.fdopen(output, "rb") as stream:
+        printed = stream.read()
+    spent = time.monotonic() - began
+    status = os.waitstatus_to_exitcode(os.waitpid(connection, 0)[1])
+    while os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.001)
+    return printed.decode("utf-8", "replace"), spent, status
 
 
 def _result(said: str) -> dict[str, t.Any]:
