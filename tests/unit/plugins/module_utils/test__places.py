@@ -8,20 +8,13 @@ from __future__ import annotations
 import pathlib
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+from tests.unit.conftest import put
 
 PREFIX = "/opt/jemalloc"
 OURS = "/opt/jemalloc/current/lib/libjemalloc.so"
 PART = f"# BEGIN preload.jemalloc\nLD_PRELOAD={OURS}\n# END preload.jemalloc\n"
 SERVICE = f'# preload.jemalloc\n[Service]\nEnvironment="LD_PRELOAD={OURS}"\n'
 MANAGER = f'# preload.jemalloc\n[Manager]\nDefaultEnvironment="LD_PRELOAD={OURS}"\n'
-
-
-def put(path: pathlib.Path, text: str, mode: int = 0o644) -> str:
-    """Write a file and the directories that lead to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(mode)
-    return str(path)
 
 
 def drop_in(root: pathlib.Path, unit: str) -> pathlib.Path:

@@ -15,6 +15,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _files as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from tests.unit.conftest import put
 
 PREFIX = "/opt/jemalloc"
 OURS = "/opt/jemalloc/current/lib/libjemalloc.so"
@@ -27,14 +28,6 @@ TEXTS = preload.Texts(
 PART = f"# BEGIN preload.jemalloc\nLD_PRELOAD={OURS}\n# END preload.jemalloc\n"
 SERVICE = TEXTS.service.replace("@SETTINGS@", f'Environment="LD_PRELOAD={OURS}"')
 MANAGER = TEXTS.manager.replace("@SETTINGS@", f'DefaultEnvironment="LD_PRELOAD={OURS}"')
-
-
-def put(path: pathlib.Path, text: str, mode: int = 0o644) -> str:
-    """Write a file and the directories that lead to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(mode)
-    return str(path)
 
 
 def drop_in(root: pathlib.Path, unit: str) -> pathlib.Path:

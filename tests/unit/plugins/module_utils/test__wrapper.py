@@ -39,11 +39,10 @@ def prefix(tmp_path: pathlib.Path, library: pathlib.Path) -> pathlib.Path:
     return tmp_path / "store"
 
 
-@pytest.fixture
-def run(shell: str, prefix: pathlib.Path) -> Wrapper:
-    """Run the wrapper in an environment that holds nothing else."""
-    path = prefix / "jemalloc.sh"
-    path.write_text(wrapper.texts(str(prefix))["bin/jemalloc.sh"])
+def calling(shell: str, prefix: pathlib.Path, name: str) -> Wrapper:
+    """Return what runs a wrapper in an environment that holds nothing else."""
+    path = prefix / name
+    path.write_text(wrapper.texts(str(prefix))[f"bin/{name}"])
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -56,6 +55,18 @@ def run(shell: str, prefix: pathlib.Path) -> Wrapper:
         )
 
     return call
+
+
+@pytest.fixture
+def run(shell: str, prefix: pathlib.Path) -> Wrapper:
+    """Run jemalloc.sh."""
+    return calling(shell, prefix, "jemalloc.sh")
+
+
+@pytest.fixture
+def without(shell: str, prefix: pathlib.Path) -> Wrapper:
+    """Run no-jemalloc.sh."""
+    return calling(shell, prefix, "no-jemalloc.sh")
 
 
 def test_the_text_names_the_prefix_only() -> None:
@@ -229,25 +240,6 @@ def test_nothing_else_changes_for_the_command(run: Wrapper) -> None:
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("PWD=", "SHLVL=", "_=", "OLDPWD="))]
     assert sorted(lines)[0] == "HOME=/root"
     assert [line.split("=")[0] for line in sorted(lines)] == ["HOME", "LD_PRELOAD", "MALLOC_CONF", "PATH"]
-
-
-@pytest.fixture
-def without(shell: str, prefix: pathlib.Path) -> Wrapper:
-    """Run no-jemalloc.sh."""
-    path = prefix / "no-jemalloc.sh"
-    path.write_text(wrapper.texts(str(prefix))["bin/no-jemalloc.sh"])
-
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [shell, str(path), *arguments],
-            env={"PATH": "/usr/bin:/bin", **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return call
 
 
 @pytest.mark.parametrize(
