@@ -20,11 +20,8 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _environme
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._changes import DROP_IN, Change
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
-
-DROP_IN = changes_util.DROP_IN
-Change = changes_util.Change
-apply = changes_util.apply
 
 #: The ways to preload for the whole host: the environment that systemd and PAM give, or the dynamic linker's own list.
 VIA = ("environment", "ld_so_preload")

@@ -15,9 +15,9 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 
@@ -87,7 +87,7 @@ class Listed(t.NamedTuple):
 
 def wanted(
     units: t.Mapping[systemd.Unit, t.Optional[str]],
-    changes: t.Sequence[preload.Change],
+    changes: t.Sequence[changes_util.Change],
     host_wide: bool,
 ) -> t.List[Listed]:
     """Return what has to run with what: the units that are listed, and those that this run takes from the list.
@@ -95,16 +95,16 @@ def wanted(
     With a scope for the whole host these get what it gives them, as others that nobody names.
     """
     listed = [Listed(unit.name, unit.user, version) for unit, version in units.items()]
-    gone = [change.path for change in changes if change.after is None and change.path.endswith(preload.DROP_IN)]
+    gone = [change.path for change in changes if change.after is None and change.path.endswith(changes_util.DROP_IN)]
     units_gone = [(places.unit_of_drop_in(path), places.is_user_drop_in(path)) for path in gone]
     version = processes.ANY if host_wide else None
     return listed + [Listed(name, user, version) for name, user in units_gone if name.endswith(".service")]
 
 
-def by_files(changes: t.Sequence[preload.Change], prefix: str, current: str) -> t.List[Listed]:
+def by_files(changes: t.Sequence[changes_util.Change], prefix: str, current: str) -> t.List[Listed]:
     """Return what has to run with what, as the drop-ins say when these changes are made, and no list of services."""
     texts = {path: files.read_text(path) for path in places.present_drop_ins()}
-    texts.update({change.path: change.after for change in changes if change.path.endswith(preload.DROP_IN)})
+    texts.update({change.path: change.after for change in changes if change.path.endswith(changes_util.DROP_IN)})
     found = []
     for path, text in texts.items():
         match = re.search(rf"{re.escape(prefix)}/([^/\s]+)/lib/", text or "")
@@ -117,7 +117,7 @@ def running(
     run: Run,
     listed: t.Sequence[Listed],
     prefix: str,
-    changes: t.Sequence[preload.Change] = (),
+    changes: t.Sequence[changes_util.Change] = (),
     rebuilt: t.Optional[str] = None,
     proc: str = "/proc",
 ) -> t.List[t.Dict[str, t.Any]]:
@@ -243,7 +243,7 @@ def go_back(
         if failed.before is not None and failed.before != text:
             pinned = failed.before
             release = release or (failed.version if f"{prefix}/" in pinned else None)
-        preload.apply([preload.Change(path, text, pinned)])
+        changes_util.apply([changes_util.Change(path, text, pinned)])
     run([*systemd.command(failed.uid), "daemon-reload"], None, None)
     end_start(run, failed)
     run([*systemd.command(failed.uid), "reset-failed", "--", failed.name], None, None)

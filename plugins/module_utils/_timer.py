@@ -15,16 +15,14 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _collector as collector
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
-
-Change = changes_util.Change
 
 SERVICE = collector.SERVICE
 TIMER = "preload-jemalloc-metrics.timer"

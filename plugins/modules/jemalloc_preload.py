@@ -280,7 +280,7 @@ def run(module: AnsibleModule, host: Host) -> t.Dict[str, t.Any]:
 
 def planned(
     module: AnsibleModule, host: Host
-) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[preload.Change], preload.Scopes]:
+) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes]:
     """Return the result, which check mode and the real run share, and what it takes to come there."""
     params = module.params
     prefix = store.check_prefix(params["prefix"])

@@ -11,6 +11,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -118,16 +119,18 @@ def test_plan_follows_the_link_of_the_environment(root: pathlib.Path) -> None:
     put(root / "etc/default/locale", "A=1\n")
     (root / "etc/environment").symlink_to("default/locale")
     changes, _foreign = preload.plan(preload.Scopes("environment"), TEXTS, PREFIX, str(root))
-    preload.apply(changes)
+    changes_util.apply(changes)
     assert os.readlink(str(root / "etc/environment")) == "default/locale"
     assert (root / "etc/default/locale").read_text() == f"A=1\n{PART}"
 
 
-def make(root: pathlib.Path, *units: systemd.Unit, host: bool = False, present: bool = True) -> t.List[preload.Change]:
+def make(
+    root: pathlib.Path, *units: systemd.Unit, host: bool = False, present: bool = True
+) -> t.List[changes_util.Change]:
     """Plan and apply."""
     scopes = preload.Scopes("environment" if host else None, units)
     changes, _foreign = preload.plan(scopes, TEXTS if present else None, PREFIX, str(root))
-    preload.apply(changes)
+    changes_util.apply(changes)
     return changes
 
 
@@ -222,6 +225,6 @@ def contents(root: pathlib.Path) -> t.Dict[str, t.Union[str, bytes]]:
 def test_write_over_a_foreign_link(root: pathlib.Path) -> None:
     target = put(root / "etc/target", "kept", 0o600)
     files.replace_link(str(root / "etc/link"), target)
-    preload.apply([preload.Change(str(root / "etc/link"), "kept", "new")])
+    changes_util.apply([changes_util.Change(str(root / "etc/link"), "kept", "new")])
     assert pathlib.Path(target).read_text() == "kept"
     assert (root / "etc/link").read_text() == "new"

@@ -11,8 +11,8 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -20,18 +20,18 @@ from tests.unit.plugins.module_utils.restarts.conftest import PUMA, Fake
 
 
 def test_wanted(root: pathlib.Path) -> None:
-    gone = preload.Change(places.drop_in_path("cron.service"), "x", None)
+    gone = changes_util.Change(places.drop_in_path("cron.service"), "x", None)
     others = [
-        preload.Change(places.drop_in_path("puma.service"), None, "x"),
-        preload.Change(f"{root}/etc/systemd/system.conf.d/{preload.DROP_IN}", "x", None),
-        preload.Change("/usr/local/bin/jemalloc.sh", "x", None, link=True),
+        changes_util.Change(places.drop_in_path("puma.service"), None, "x"),
+        changes_util.Change(f"{root}/etc/systemd/system.conf.d/{changes_util.DROP_IN}", "x", None),
+        changes_util.Change("/usr/local/bin/jemalloc.sh", "x", None, link=True),
     ]
     units = {systemd.Unit("puma.service", "active"): "5.3.1"}
     puma, cron = restarts.Listed("puma.service", False, "5.3.1"), restarts.Listed("cron.service", False, None)
     assert restarts.wanted(units, [gone, *others], False) == [puma, cron]
     assert restarts.wanted(units, others, False) == [puma]
     assert restarts.wanted({}, [gone], True) == [restarts.Listed("cron.service", False, "any")]
-    own = preload.Change(places.drop_in_path("own.service", user=True), "x", None)
+    own = changes_util.Change(places.drop_in_path("own.service", user=True), "x", None)
     assert restarts.wanted({}, [own], False) == [restarts.Listed("own.service", True, None)]
 
 
@@ -51,9 +51,9 @@ def test_a_drop_in_that_changes_in_another_way_needs_a_restart_too(use: t.Callab
     fake.start("puma.service", "5.3.1")
     listed = [restarts.Listed("puma.service", False, "5.3.1")]
     path = places.drop_in_path("puma.service")
-    changed = needed(fake, listed, prefix, [preload.Change(path, "old", "new")])
+    changed = needed(fake, listed, prefix, [changes_util.Change(path, "old", "new")])
     assert changed == [entry("5.3.1", "its drop-in is going to differ", "old")]
-    assert needed(fake, listed, prefix, [preload.Change(path, None, "new")]) == []
+    assert needed(fake, listed, prefix, [changes_util.Change(path, None, "new")]) == []
 
 
 @pytest.mark.parametrize(
@@ -261,9 +261,9 @@ def test_what_the_files_say(root: pathlib.Path, prefix: str) -> None:
         path.parent.mkdir(parents=True)
         path.write_text(text)
     changes = [
-        preload.Change(places.drop_in_path("puma.service"), "x", None),
-        preload.Change(places.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
-        preload.Change("/etc/environment", None, "x"),
+        changes_util.Change(places.drop_in_path("puma.service"), "x", None),
+        changes_util.Change(places.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
+        changes_util.Change("/etc/environment", None, "x"),
     ]
     assert sorted(restarts.by_files(changes, prefix, "5.3.1"), key=str) == [
         restarts.Listed("cron.service", False, "5.1.0"),
