@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SEVERAL := -n 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help site test unit lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule clean packages
+.PHONY: help site test unit mutation lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule clean packages
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,10 @@ test: packages ## Run all tests: unit, lint, sanity, molecule on systemd contain
 unit: ## Run the unit tests, with branch coverage
 	@.ci/venv .venv-test requirements-test.txt
 	@.venv-test/bin/python -m pytest tests/unit --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+mutation: ## Find small changes of module_utils that no unit test notices: ARGS='--sample 300 _store _files'
+	@.ci/venv .venv-mutation requirements-mutation.txt
+	@.venv-mutation/bin/python -m tests.mutation $(ARGS)
 
 lint: ## Run the linters and Ansible's sanity tests
 	@.ci/venv .venv-test requirements-test.txt
@@ -79,4 +83,4 @@ packages: # what the containers of the tests need from the distribution
 	@$(SUDO) .ci/packages
 
 clean: ## Remove the virtual environments and what the tests left here
-	rm -rf .venv .venv-test .venv-bench .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output
+	rm -rf .venv .venv-test .venv-bench .venv-mutation .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output

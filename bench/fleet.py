@@ -26,8 +26,7 @@ import time
 import typing as t
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
+from bench.fleet_figures import Figures, plot, table
 from tests.fleet import lab
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,25 +71,6 @@ what the ways are.
 ![wall and CPU time over the number of hosts](fleet.svg)
 
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Figures:
-    """What one run of one way on so many hosts took; CPU in seconds, sent in bytes per host."""
-
-    way: str
-    hosts: int
-    phase: str
-    wall: float
-    controller: float
-    fleet: float
-    sent: float
-    calls: float
-
-    @property
-    def cpu(self) -> float:
-        """The CPU seconds of controller and hosts together."""
-        return self.controller + self.fleet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,81 +250,8 @@ def measure(
     return [each for each in medians if each.phase]
 
 
-def table(found: t.Sequence[Figures]) -> str:
-    """Return the figures as a table in Markdown, each beside the ratios that are promised."""
-    lines = [
-        "| hosts | way | phase | wall s | CPU s, controller | CPU s, hosts | CPU s a host | KiB to a host | calls |",
-        "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for each in sorted(found, key=lambda each: (each.hosts, each.phase, each.way)):
-        figures = (each.wall, each.controller, each.fleet, each.cpu / each.hosts, each.sent / 1024, each.calls)
-        words = " | ".join(f"{figure:.1f}" for figure in figures)
-        lines.append(f"| {each.hosts} | {each.way} | {each.phase} | {words} |")
-    return "\n".join([*lines, "", *promises(found)])
-
-
-def promises(found: t.Sequence[Figures]) -> list[str]:
-    """Return what the figures say of the promises."""
-    by = {(each.way, each.phase, each.hosts): each for each in found}
-    lines = []
-    sizes = sorted({each.hosts for each in found})
-    for size in sizes:
-        ours, floor = by.get(("ours", "second", size)), by.get(("two pings", "second", size))
-        if ours and floor:
-            lines.append(f"- Second run on {size} hosts: {ours.wall / floor.wall:.2f} times two pings (at most 1.25).")
-    slopes = {
-        way: slope([(each.hosts, each.wall) for each in found if (each.way, each.phase) == (way, "second")])
-        for way in ("ours", "two pings")
-    }
-    if slopes["two pings"]:
-        ratio = slopes["ours"] / slopes["two pings"]
-        lines.append(
-            f"- Each further host of a second run: {slopes['ours']:.2f} s, with two pings {slopes['two pings']:.2f} s, "
-            f"{ratio:.2f} times (at most 1.25)."
-        )
-    for size in sizes:
-        ours, peer = by.get(("ours, from nothing", "first", size)), by.get(("peer", "first", size))
-        if ours and peer:
-            lines.append(f"- First run on {size} hosts: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
-        ours, peer = by.get(("ours, from nothing", "upgrade", size)), by.get(("peer", "upgrade", size))
-        if ours and peer:
-            lines.append(f"- Upgrade on {size} hosts: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
-        ours, package = by.get(("ours", "first, cached", size)), by.get(("package", "first", size))
-        if ours and package:
-            lines.append(
-                f"- First run on {size} hosts from the cache: {ours.wall / package.wall:.2f} times the wall time of "
-                "the package (at most 1)."
-            )
-    return lines
-
-
-def slope(points: t.Sequence[tuple[int, float]]) -> float:
-    """Return the slope of the line through points by least squares; 0 for fewer than two."""
-    if len(points) < 2:
-        return 0.0
-    x_mean = sum(x for x, _y in points) / len(points)
-    y_mean = sum(y for _x, y in points) / len(points)
-    return sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _y in points)
-
-
-def plot(found: t.Sequence[Figures], path: Path) -> None:
-    """Draw wall time and CPU time over the number of hosts."""
-    plt.switch_backend("svg")
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5))
-    for axis, value, title in zip(axes, ("wall", "cpu"), ("wall time", "CPU time of controller and hosts")):
-        for way, phase in sorted({(each.way, each.phase) for each in found}):
-            of_it = [each for each in found if (each.way, each.phase) == (way, phase)]
-            points = sorted((each.hosts, getattr(each, value)) for each in of_it)
-            axis.plot(*zip(*points), marker="o", label=f"{way}, {phase}")
-        axis.set(title=title, xlabel="hosts", ylabel="s", yscale="log")
-        axis.grid(visible=True, alpha=0.3)
-    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-
-
-def main() -> None:
-    """Measure, and write the table and the plot."""
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", default="1,5,10,20,40")
     parser.add_argument("--peer", type=Path, help="a clone of the peer's repository; without it that way is left out")
@@ -356,16 +263,34 @@ def main() -> None:
     parser.add_argument("--new", default="5.3.1", help="the release of the upgrade")
     parser.add_argument("--forks", default="20")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="directory of fleet.md and fleet.svg")
-    given = parser.parse_args()
-    environment = {
+    return parser.parse_args()
+
+
+def environment_of(forks: str) -> dict[str, str]:
+    """Return the environment of the runs."""
+    return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CONTAINERS_CONF": str(ROOT / ".ci" / "containers.conf"),
-        "ANSIBLE_FORKS": given.forks,
+        "ANSIBLE_FORKS": forks,
         "ANSIBLE_PIPELINING": "1",
         "NO_PROXY": "127.0.0.1",
         "LC_ALL": "C.UTF-8",
     }
+
+
+def runs_of(given: argparse.Namespace, names: t.Iterable[str]) -> list[tuple[int, str]]:
+    """Return the sizes and kinds of the fleets; those that compile on hosts take most of the time, and come last."""
+    limits = {"peer": given.peer_hosts, "ours, from nothing": given.cold_hosts}
+    sizes = given.hosts.split(",")
+    wanted = [(int(size), name) for size in sizes for name in names if size in limits.get(name, given.hosts).split(",")]
+    return sorted(wanted, key=lambda each: each[1] in limits)
+
+
+def main() -> None:
+    """Measure, and write the table and the plot."""
+    given = arguments()
+    environment = environment_of(given.forks)
     run = runner(environment)
     found: list[Figures] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as directory, lab.serving(given.sources, "") as server:
@@ -374,14 +299,8 @@ def main() -> None:
         checksums = dict(each.split("=", 1) for each in given.checksum)
         releases = [release(version, checksums) for version in (given.old, given.new)]
         ways = steps(work, server, releases, peer)
-        sizes = [int(size) for size in given.hosts.split(",")]
         measure(run, environment, len(lab.SUITES), ways.pop("cache"))
-        limits = {"peer": given.peer_hosts, "ours, from nothing": given.cold_hosts}
-        wanted = [
-            (size, name) for size in sizes for name in ways if str(size) in limits.get(name, given.hosts).split(",")
-        ]
-        # those that compile on hosts come last, as they take most of the time
-        for size, name in sorted(wanted, key=lambda each: each[1] in limits):
+        for size, name in runs_of(given, list(ways)):
             shutil.rmtree(work / "cold", ignore_errors=True)
             found += measure(run, environment, size, ways[name])
             given.out.mkdir(exist_ok=True)

@@ -25,8 +25,8 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _files as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _info as info
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as preflight
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -221,7 +221,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (top / "proc").mkdir()
     names = ("_UNITS", "_USER_UNITS", "_MANAGER", "_ENVIRONMENT", "_PROFILE", "_COMMANDS")
     for name in (*names, "_LD_SO_PRELOAD", "_LD_SO_PRELOAD_WITHOUT"):
-        monkeypatch.setattr(preload, name, f"{top}/{getattr(preload, name)}")
+        monkeypatch.setattr(places, name, f"{top}/{getattr(places, name)}")
     for name in ("_MANAGER_FILES", "_MANAGER_DIRECTORIES", "_USER_DIRECTORIES", "_SYSTEM_DIRECTORIES"):
         monkeypatch.setattr(systemd, name, tuple(f"{top}/{path}" for path in getattr(systemd, name)))
     monkeypatch.setattr(changes, "LOCK", f"{tmp_path}/preload-jemalloc.lock")

@@ -12,7 +12,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 
 _TEMPLATES = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "jemalloc", "templates")
 
@@ -35,7 +35,7 @@ _COMPILED = {
 
 def render(prefix: str, host: bool) -> t.Dict[str, str]:
     """Return the texts that the module fills in; what LD_PRELOAD has to be, only the host can say."""
-    variables = {"prefix": prefix, "host": host, "ld_preload": preload.LD_PRELOAD, "settings": preload.SETTINGS}
+    variables = {"prefix": prefix, "host": host, "ld_preload": contents.LD_PRELOAD, "settings": contents.SETTINGS}
     return {key: template.render(variables) for key, template in _COMPILED.items()}
 
 

@@ -16,6 +16,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _applicabi
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as elf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -52,12 +53,12 @@ def run_libraries(host: Host, scopes: preload.Scopes, prefix: str) -> None:
         preflight(host.run, store.library(prefix, name), prefix, everybody=bool(scopes.host))
 
 
-def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[preload.Change], prefix: str) -> None:
+def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change], prefix: str) -> None:
     """Ask the installed libraries about the MALLOC_CONF of each service that gets a new one."""
     paths = {change.path for change in changes if change.after is not None}
     answers: t.Dict[t.Tuple[str, str], str] = {}
     for unit in scopes.units:
-        if not unit.wanted.malloc_conf or preload.drop_in_path(unit.name, unit.user) not in paths:
+        if not unit.wanted.malloc_conf or places.drop_in_path(unit.name, unit.user) not in paths:
             continue
         from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
         from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe_util
@@ -73,7 +74,7 @@ def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[preload.Change
             )
 
 
-def carry_out(host: Host, changes: t.Sequence[preload.Change], prefix: str) -> None:
+def carry_out(host: Host, changes: t.Sequence[changes_util.Change], prefix: str) -> None:
     """Make all changes, or none: the last ones of which are those that only the watchdog makes."""
     plain = [change for change in changes if not preload.is_guarded(change)]
     try:
@@ -91,7 +92,7 @@ def carry_out(host: Host, changes: t.Sequence[preload.Change], prefix: str) -> N
         raise
 
 
-def watch(change: preload.Change, prefix: str) -> None:
+def watch(change: changes_util.Change, prefix: str) -> None:
     """Make a change by the watchdog."""
     reason = watchdog.activate(change.path, change.after or "", store.library(prefix), systemd.is_running())
     if reason:
@@ -100,7 +101,7 @@ def watch(change: preload.Change, prefix: str) -> None:
         )
 
 
-def reload_systemd(host: Host, changes: t.Optional[t.Sequence[preload.Change]]) -> str:
+def reload_systemd(host: Host, changes: t.Optional[t.Sequence[changes_util.Change]]) -> str:
     """Let systemd read its files again when one of them changed, None: in any case; return why it could not."""
     paths = [change.path for change in changes or () if "/systemd/" in change.path]
     if not systemd.is_running() or (changes is not None and not paths):
@@ -108,7 +109,7 @@ def reload_systemd(host: Host, changes: t.Optional[t.Sequence[preload.Change]]) 
     status, output = host.run(["systemctl", "daemon-reload"])
     if status:
         return f"systemctl daemon-reload ended with {status}: {output.strip()}"
-    if changes is None or any(preload.is_user_drop_in(path) for path in paths):
+    if changes is None or any(places.is_user_drop_in(path) for path in paths):
         for uid in systemd.user_managers():
             host.run([*systemd.command(uid), "daemon-reload"])
     return ""

@@ -13,18 +13,15 @@ import ast
 import importlib.util
 import io
 import os
-import re
 import typing as t
 import zipfile
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _collector as collector
+from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 #: The name of the distribution's own Python: it stays the same where an upgrade brings another version of it.
 PYTHON = "/usr/bin/python3"
-
-# What can stand behind #! and in ExecStart= as it is.
-_PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
 
 _PACKAGE = __name__.rpartition(".")[0]
 
@@ -46,7 +43,7 @@ def interpreter(executable: str) -> str:
     Raises JemallocError for a path that needs quotes.
     """
     chosen = PYTHON if os.path.realpath(PYTHON) == os.path.realpath(executable) else executable
-    if not _PATH.fullmatch(chosen):
+    if not systemd.is_plain_path(chosen):  # it stands behind #! too
         raise JemallocError(
             f"{chosen!r} is the Python of this host, and systemd could not start it without quotes; name another one "
             "by ansible_python_interpreter."

@@ -31,7 +31,7 @@ if t.TYPE_CHECKING:
 _LAST = metrics.FAMILIES[-1].name
 
 
-def expose(host: Host, changes: t.Sequence[timer.Change], directory: str, was_active: bool) -> None:
+def expose(host: Host, changes: t.Sequence[changes_util.Change], directory: str, was_active: bool) -> None:
     """Make all changes, run the service once, see its metrics, and start the timer; or leave the host as it was.
 
     Raises JemallocError with what systemd or the service says.
@@ -57,7 +57,7 @@ def expose(host: Host, changes: t.Sequence[timer.Change], directory: str, was_ac
         raise JemallocError(f"{error}; all files are as before{more}.") from error
 
 
-def withdraw(host: Host, changes: t.Sequence[timer.Change]) -> None:
+def withdraw(host: Host, changes: t.Sequence[changes_util.Change]) -> None:
     """Stop the timer and remove all that belongs to it; when that fails it is as it was."""
     there = {os.path.basename(change.path) for change in changes if not change.link}
     loaded = [unit for unit in (timer.TIMER, timer.SERVICE) if unit in there and systemd.is_running()]

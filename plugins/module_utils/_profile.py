@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _applicability as applicability
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
+from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as elf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
@@ -107,7 +107,7 @@ class Plan:
 def plan(run: Run, wanted: Wanted, prefix: str, root: str = "/", proc: str = "/proc") -> Plan:
     """Return how to profile a service; JemallocError: why it cannot be, in one sentence. Nothing is changed."""
     unit = _unit(run, wanted.unit)
-    properties = _show(run, unit.name)
+    properties = systemd.shown(run, unit.name, _PROPERTIES)
     configured = _configured(unit.name, prefix, root)
     version = wanted.version or configured
     if not version:
@@ -133,7 +133,7 @@ def plan(run: Run, wanted: Wanted, prefix: str, root: str = "/", proc: str = "/p
         restarts.Service(unit.name, version),
         restarts.Service(unit.name, configured or otherwise),
         conf,
-        _text(preload.in_front(prefix, values["LD_PRELOAD"], version), conf, kind),
+        _text(contents.in_front(prefix, values["LD_PRELOAD"], version), conf, kind),
         directory,
         tool,
         os.path.join(root, _RUNTIME_UNITS, f"{unit.name}.d", DROP_IN),
@@ -169,12 +169,6 @@ def _unit(run: Run, name: str) -> systemd.Unit:
     if found[0].active != "active":
         raise JemallocError(f"unit: {found[0].name} is {found[0].active or 'not known'}; start it first.")
     return found[0]
-
-
-def _show(run: Run, unit: str) -> t.Dict[str, str]:
-    """Return what else systemd says of a service."""
-    _status, output = run(["systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", unit], None, None)
-    return {name: " ".join(values) for name, values in systemd.parse_show(output)[0].items()}
 
 
 def _pids(unit: str, proc: str) -> t.List[int]:
@@ -298,8 +292,8 @@ def _text(ld_preload: str, conf: str, kind: str) -> str:
     lines = [
         "# Managed by the Ansible collection preload.jemalloc: this unit is being profiled, this file goes afterwards.",
         "[Service]",
-        preload.assignment("LD_PRELOAD", ld_preload),
-        preload.assignment("MALLOC_CONF", conf),
+        contents.assignment("LD_PRELOAD", ld_preload),
+        contents.assignment("MALLOC_CONF", conf),
         f"{kind}={NAME}",
         f"{kind}Mode=0700",
     ]

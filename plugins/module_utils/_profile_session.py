@@ -35,6 +35,9 @@ LOCK_TIMEOUT = 120
 #: Seconds between two looks at the service and its dumps.
 INTERVAL = 0.5
 
+# What is asked at each look at the service.
+_PROPERTIES = ("ActiveState", "MainPID", "NRestarts")
+
 # Seconds that the guard waits for a run which hangs, beyond all that such a run may take.
 _PATIENCE = 60
 
@@ -189,7 +192,7 @@ def _switch_on(run: Run, plan: profile.Plan, timeout: int) -> None:
 
 def _unproved(run: Run, plan: profile.Plan) -> str:
     """Return why the main process does not profile, or not into the directory that is looked into."""
-    process = os.path.join(plan.proc, _state(run, plan).get("MainPID", "0"))
+    process = os.path.join(plan.proc, systemd.shown(run, plan.service.name, _PROPERTIES).get("MainPID", "0"))
     with contextlib.suppress(OSError):
         with open(os.path.join(process, "environ"), encoding="utf-8", errors="surrogateescape") as stream:
             found = [item for item in stream.read().split("\0") if item.startswith("MALLOC_CONF=")]
@@ -205,20 +208,13 @@ def _unproved(run: Run, plan: profile.Plan) -> str:
     return f"its processes see another {plan.directory} than the host"
 
 
-def _state(run: Run, plan: profile.Plan) -> t.Dict[str, str]:
-    """Return what systemd says of the service at this moment."""
-    command = ["systemctl", "show", "--property=ActiveState,MainPID,NRestarts", "--", plan.service.name]
-    _status, output = run(command, None, None)
-    return {name: values[0] for name, values in systemd.parse_show(output)[0].items()}
-
-
 def _watch(run: Run, plan: profile.Plan, stop: Stop, duration: int, limit: int) -> str:
     """Let the time pass, and keep the dumps below the limit; return why it ended early, empty when it did not."""
     deadline = time.monotonic() + duration
     with dumps_util.Directory(plan.real_directory()) as directory:
         while True:
             stop.check()
-            again = _ended(_state(run, plan))
+            again = _ended(systemd.shown(run, plan.service.name, _PROPERTIES))
             if again:
                 return again
             gone, fits = dumps_util.surplus(directory.scan(), limit)

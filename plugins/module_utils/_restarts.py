@@ -15,8 +15,9 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 
@@ -30,9 +31,8 @@ INTERVAL = 0.5
 #: Seconds that a service which hangs while it starts has to end by itself, before it is killed.
 GRACE = 5
 
-
 # What is asked at each look; NRestarts counts how often systemd started it again by itself.
-_PROPERTIES = "ActiveState,MainPID,KillMode,NRestarts"
+_PROPERTIES = ("ActiveState", "MainPID", "KillMode", "NRestarts")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ class Service:
     @property
     def drop_in(self) -> str:
         """The path of our drop-in."""
-        return preload.drop_in_path(self.unit or self.name, self.uid is not None)
+        return places.drop_in_path(self.unit or self.name, self.uid is not None)
+
+    def shown(self, run: Run) -> t.Dict[str, str]:
+        """Return what systemd says of it at this moment."""
+        return systemd.shown(run, self.name, _PROPERTIES, self.uid)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Listed(t.NamedTuple):
 
 def wanted(
     units: t.Mapping[systemd.Unit, t.Optional[str]],
-    changes: t.Sequence[preload.Change],
+    changes: t.Sequence[changes_util.Change],
     host_wide: bool,
 ) -> t.List[Listed]:
     """Return what has to run with what: the units that are listed, and those that this run takes from the list.
@@ -91,21 +95,21 @@ def wanted(
     With a scope for the whole host these get what it gives them, as others that nobody names.
     """
     listed = [Listed(unit.name, unit.user, version) for unit, version in units.items()]
-    gone = [change.path for change in changes if change.after is None and change.path.endswith(preload.DROP_IN)]
-    units_gone = [(preload.unit_of_drop_in(path), preload.is_user_drop_in(path)) for path in gone]
+    gone = [change.path for change in changes if change.after is None and change.path.endswith(changes_util.DROP_IN)]
+    units_gone = [(places.unit_of_drop_in(path), places.is_user_drop_in(path)) for path in gone]
     version = processes.ANY if host_wide else None
     return listed + [Listed(name, user, version) for name, user in units_gone if name.endswith(".service")]
 
 
-def by_files(changes: t.Sequence[preload.Change], prefix: str, current: str) -> t.List[Listed]:
+def by_files(changes: t.Sequence[changes_util.Change], prefix: str, current: str) -> t.List[Listed]:
     """Return what has to run with what, as the drop-ins say when these changes are made, and no list of services."""
-    texts = {path: files.read_text(path) for path in preload.present_drop_ins()}
-    texts.update({change.path: change.after for change in changes if change.path.endswith(preload.DROP_IN)})
+    texts = {path: files.read_text(path) for path in places.present_drop_ins()}
+    texts.update({change.path: change.after for change in changes if change.path.endswith(changes_util.DROP_IN)})
     found = []
     for path, text in texts.items():
         match = re.search(rf"{re.escape(prefix)}/([^/\s]+)/lib/", text or "")
         version = (current if match.group(1) == "current" else match.group(1)) if match else None
-        found.append(Listed(preload.unit_of_drop_in(path), preload.is_user_drop_in(path), version))
+        found.append(Listed(places.unit_of_drop_in(path), places.is_user_drop_in(path), version))
     return [each for each in found if each.unit.endswith(".service")]
 
 
@@ -113,7 +117,7 @@ def running(
     run: Run,
     listed: t.Sequence[Listed],
     prefix: str,
-    changes: t.Sequence[preload.Change] = (),
+    changes: t.Sequence[changes_util.Change] = (),
     rebuilt: t.Optional[str] = None,
     proc: str = "/proc",
 ) -> t.List[t.Dict[str, t.Any]]:
@@ -133,7 +137,7 @@ def running(
         found = processes.installations_of(pids, prefix, proc)
         lacking = processes.unproved(found, version)
         if lacking:
-            found = _counted(found, _show(run, service))
+            found = _counted(found, service.shown(run))
             lacking = processes.unproved(found, version)
         if found and version is not None and version == rebuilt:
             lacking = sorted(found)
@@ -159,13 +163,6 @@ def _pids(service: Service, proc: str) -> t.List[int]:
     """Return the processes of a service."""
     found = processes.members([(service.name, service.uid is not None)], proc)
     return found.get(processes.Member(service.name, service.name, service.uid), [])
-
-
-def _show(run: Run, service: Service) -> t.Dict[str, str]:
-    """Return what systemd says of a service at this moment."""
-    command = [*systemd.command(service.uid), "show", f"--property={_PROPERTIES}", "--", service.name]
-    _status, output = run(command, None, None)
-    return {name: values[0] for name, values in systemd.parse_show(output)[0].items()}
 
 
 def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) -> t.Dict[int, t.Set[str]]:
@@ -200,7 +197,7 @@ def prove(
     reasons = dict.fromkeys(services, "it was not looked at")
     while reasons:
         for service in list(reasons):
-            properties = _show(run, service)
+            properties = service.shown(run)
             reason, main_pid = _lacks(service, properties, prefix, proc), properties.get("MainPID", "")
             if not reason and main_pids.get(service) == main_pid:
                 del reasons[service]
@@ -246,7 +243,7 @@ def go_back(
         if failed.before is not None and failed.before != text:
             pinned = failed.before
             release = release or (failed.version if f"{prefix}/" in pinned else None)
-        preload.apply([preload.Change(path, text, pinned)])
+        changes_util.apply([changes_util.Change(path, text, pinned)])
     run([*systemd.command(failed.uid), "daemon-reload"], None, None)
     end_start(run, failed)
     run([*systemd.command(failed.uid), "reset-failed", "--", failed.name], None, None)
@@ -261,7 +258,7 @@ def end_start(run: Run, service: Service) -> None:
 
     It never served anybody. One that is up, or that still ends from before, gets the time that its unit grants.
     """
-    if _show(run, service).get("ActiveState") != "activating":
+    if service.shown(run).get("ActiveState") != "activating":
         return
     command = systemd.command(service.uid)
     status, _output = run(["timeout", str(GRACE), *command, "stop", "--", service.name], None, None)

@@ -15,9 +15,10 @@ import re
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
+from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 
@@ -69,14 +70,14 @@ def scopes(reader: Reader, prefix: str, root: str = "/") -> t.List[Scope]:
     """Return all files that preload something or that are ours."""
     found = [*_of_host(reader, root), *_of_services(reader, prefix, False, root)]
     found += _of_services(reader, prefix, True, root)
-    for path in [*preload.present_commands(root), *preload.wrapper_links(prefix, root)]:
+    for path in [*places.present_commands(root), *places.wrapper_links(prefix, root)]:
         found.append(Scope(path, "command", ours=True))
     return [scope._replace(changed=_changed(scope.path)) for scope in found if scope.ours or scope.preloads]
 
 
 def _of_host(reader: Reader, root: str) -> t.Iterator[Scope]:
     """Yield the files for more than a service."""
-    kinds = preload.host_files(root)
+    kinds = places.host_files(root)
     kinds.update(dict.fromkeys(systemd.manager_files(root), "host"))
     for path, kind in kinds.items():
         text = reader.text(path)
@@ -85,7 +86,7 @@ def _of_host(reader: Reader, root: str) -> t.Iterator[Scope]:
 
 def _is_ours(path: str, text: str) -> bool:
     """Whether a file for more than a service is ours, or in part; the list of what others preload holds only theirs."""
-    return preload.is_ours(text) or (path.endswith(_WITHOUT) and os.path.lexists(path))
+    return contents.is_ours(text) or (path.endswith(_WITHOUT) and os.path.lexists(path))
 
 
 def _of_manager(_path: str, text: str) -> t.Tuple[t.Tuple[str, ...], str]:
@@ -110,7 +111,7 @@ _VALUES = {"host": _of_manager, "login": _of_login, "ld_so_preload": _of_list}
 
 def _of_services(reader: Reader, prefix: str, user: bool, root: str) -> t.Iterator[Scope]:
     """Yield the files of services, and the environment files that these name."""
-    ours = set(preload.present_drop_ins(root))
+    ours = set(places.present_drop_ins(root))
     kind = "user_service" if user else "service"
     for name, path in systemd.unit_files(user, root).items():
         text = reader.text(path)

@@ -34,6 +34,9 @@ _PROPERTIES = (
 # systemd.unit(5): letters, digits and :-_.\@ ; the type is what follows the last dot.
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 
+# Paths of these characters can stand in unit files as they are; blanks, quotes, % and \ would mean something there.
+_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
+
 # What says in the files of a users' unit which CPUs it may use.
 _CPU_SETTINGS = ("CPUQuota", "AllowedCPUs", "CPUAffinity")
 
@@ -110,6 +113,11 @@ def unit_name(name: str) -> str:
 def is_name(name: str) -> bool:
     """Whether a unit can have this name."""
     return bool(_NAME.fullmatch(name)) and not name.startswith((".", "@"))
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether an absolute path can stand in unit files as it is."""
+    return bool(_PLAIN_PATH.fullmatch(path))
 
 
 def is_template(name: str) -> bool:
@@ -226,15 +234,19 @@ def _unit(wanted: Wanted, block: t.Mapping[str, t.List[str]]) -> Unit:
 
 def _user_unit(wanted: Wanted, root: str) -> Unit:
     """Return a unit of users' own systemd, read from its files: there may be no manager to ask, or several."""
-    directories = [os.path.join(root, directory) for directory in _USER_DIRECTORIES]
-    fragments = [path for path in (os.path.join(each, wanted.name) for each in directories) if os.path.exists(path)]
-    if not fragments and wanted.must_exist:
+    known = unit_files(user=True, root=root)
+    if wanted.name not in known and wanted.must_exist:
+        directories = ", ".join(os.path.join(root, directory) for directory in _USER_DIRECTORIES)
         raise JemallocError(
-            f"services: there is no user unit {wanted.name} in {', '.join(directories)}; one in a user's home, or one "
-            "that comes later, is named with must_exist: false."
+            f"services: there is no user unit {wanted.name} in {directories}; one in a user's home, or one that comes "
+            "later, is named with must_exist: false."
         )
-    drop_ins = [path for each in reversed(directories) for path in glob.glob(f"{each}/{wanted.name}.d/*.conf")]
-    paths = [*fragments[:1], *sorted(drop_ins, key=os.path.basename)]
+    drop_ins = {}
+    for directory in ("service.d", f"{wanted.name}.d"):  # of drop-ins with the same name that of the unit itself counts
+        own = {os.path.basename(name): path for name, path in known.items() if os.path.dirname(name) == directory}
+        drop_ins.update(own)
+    paths = [known[wanted.name]] if wanted.name in known else []
+    paths += [drop_ins[name] for name in sorted(drop_ins)]
     texts = [files.read_text(path) or "" for path in paths]
     named = [path.lstrip("-") for path in environment.assigned(texts, "Service", "EnvironmentFile")]
     properties = {key: environment.assigned(texts, "Service", key) for key in _CPU_SETTINGS}
@@ -250,6 +262,13 @@ def unit_files(user: bool = False, root: str = "/") -> t.Dict[str, str]:
         for pattern in ("*.service", "*.service.d/*.conf", "service.d/*.conf"):
             found.update({os.path.relpath(path, top): path for path in glob.glob(f"{glob.escape(top)}/{pattern}")})
     return found
+
+
+def shown(run: Run, unit: str, properties: t.Sequence[str], uid: t.Optional[int] = None) -> t.Dict[str, str]:
+    """Return what systemd says of a unit at this moment, or the systemd of a user; several values stand in one line."""
+    arguments = ["show", f"--property={','.join(properties)}", "--", unit]
+    _status, output = run([*command(uid), *arguments], None, None)
+    return {name: " ".join(values) for name, values in parse_show(output)[0].items()}
 
 
 def parse_show(output: str) -> t.List[t.Dict[str, t.List[str]]]:

@@ -15,16 +15,14 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _collector as collector
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
-
-Change = changes_util.Change
 
 SERVICE = collector.SERVICE
 TIMER = "preload-jemalloc-metrics.timer"
@@ -38,9 +36,6 @@ ENABLED = f"{UNITS}/timers.target.wants/{TIMER}"
 
 #: What the package prometheus-node-exporter of Debian and Ubuntu reads, by its README.textfile.
 DIRECTORY = "/var/lib/prometheus/node-exporter"
-
-# It stands in unit files, where blanks, quotes, % and \ would mean something.
-_PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
 
 # systemd.time(7), in seconds; those without a unit are seconds too. Months and years are for no timer of this kind.
 _UNITS_OF_TIME = {
@@ -124,7 +119,7 @@ class State:
 def check_directory(directory: str) -> str:
     """Return the directory of the textfile collector. Raises JemallocError when nobody can be reading it."""
     directory = directory.rstrip("/")
-    if not _PATH.fullmatch(directory) or os.path.normpath(directory) != directory:
+    if not systemd.is_plain_path(directory) or os.path.normpath(directory) != directory:
         raise JemallocError(
             f"directory: {directory!r} cannot stand in a unit of systemd; name an absolute path of letters, digits and "
             f"._+@- such as {DIRECTORY}."

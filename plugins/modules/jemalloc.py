@@ -19,6 +19,8 @@ author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - preload.jemalloc._library
+  - preload.jemalloc._library.cache
 attributes:
   check_mode:
     support: full
@@ -77,17 +79,6 @@ options:
     type: str
     choices: [auto, source, bundle, package]
     default: auto
-  bundle:
-    description:
-      - A bundle that M(preload.jemalloc.jemalloc_bundle) made, as a file or a directory on the host (an absolute path
-        or a C(file://) URL), or an C(http://) or C(https://) URL. C({version}) stands for the release.
-      - It has to fit the host by release, architecture, C library, page size and O(options).
-    type: str
-  bundle_checksum:
-    description:
-      - SHA-256 of the bundle, as V(sha256:) and 64 hexadecimal digits.
-      - For a bundle on the host it may be left out if a file C(SHA256SUMS) beside it lists it.
-    type: str
   keep:
     description:
       - How many other installations stay, the newest first. Without it all stay.
@@ -101,47 +92,6 @@ options:
       - The wanted installation is repaired when it is damaged; another one that is damaged is warned about.
     type: bool
     default: false
-  ca_path:
-    description: A PEM file on the host with certificates of authorities to trust in downloads, such as a private one.
-    type: path
-  origins:
-    description:
-      - Own places of the source, tried in this order before upstream's release asset and the archive of the host's
-        own distribution (its address is taken from the host's own apt configuration).
-      - Each is a tarball or a directory on the host (an absolute path or a C(file://) URL), or an C(http://) or
-        C(https://) URL of a tarball or of a directory that holds C(jemalloc-VERSION.tar.bz2). C({version}) stands for
-        the release.
-      - Wherever the bytes come from, they count only if their SHA-256 is the pinned one. A URL with a password is
-        refused. Proxies are taken from the environment.
-    type: list
-    elements: str
-    default: []
-  checksum:
-    description:
-      - SHA-256 of the source, as V(sha256:) and 64 hexadecimal digits. It replaces the pinned one.
-      - Needed for a release that this collection does not know.
-    type: str
-  options:
-    description: How the library is built. An installation with other options is built anew.
-    type: dict
-    default: {}
-    suboptions:
-      cxx:
-        description:
-          - Whether C++'s operators new and delete are part of it, from jemalloc 5.0.0 on.
-          - The library then needs libstdc++ in every program that preloads it, and starts more slowly.
-        type: bool
-        default: false
-      prof:
-        description: Whether heap profiling is built in.
-        type: bool
-        default: false
-      lg_page:
-        description:
-          - Base-2 logarithm of the largest page size in bytes that the library is to work with.
-          - Without it V(16) on machines that use pages of 64 KiB (aarch64, ppc64le and others), else V(12).
-        type: int
-        choices: [12, 13, 14, 16]
   build:
     description:
       - What happens where a release is missing for which no bundle fits.
@@ -158,44 +108,6 @@ options:
     description: What another call of the same play returned as RV(missing); the host is then not asked again.
     type: dict
     default: {}
-  cache:
-    description:
-      - Directory on the controller that keeps sources and bundles by their digests, for all runs and hosts. It may be
-        shared by several controllers.
-    type: path
-    default: ~/.cache/preload.jemalloc
-  cache_size:
-    description: MiB that the cache may take; what was not used for the longest time goes first.
-    type: int
-    default: 1024
-  cache_mirror:
-    description:
-      - Address of a copy of such a directory on a web server, which is asked for what O(cache) lacks.
-      - It has to be C(https://), or O(cache_mirror_checksum) has to be given.
-    type: str
-  cache_mirror_checksum:
-    description: SHA-256 of the file C(index.json) of O(cache_mirror), as V(sha256:) and 64 hexadecimal digits.
-    type: str
-  pushed:
-    description: What the controller brought to the host for this call. Its action fills it; it is not to be set.
-    type: dict
-    suboptions:
-      path:
-        description: The file on the host.
-        type: path
-      kind:
-        description: What it is.
-        type: str
-        choices: [source, bundle]
-      sha256:
-        description: Its digest in hexadecimal.
-        type: str
-      commit:
-        description: Upstream's commit, for a source that is a snapshot of the release's tag.
-        type: str
-      origin:
-        description: Where the controller has it from.
-        type: str
   build_packages:
     description:
       - Whether packages that a build needs (compiler, make, headers of the C library, autoconf) are installed by the
@@ -320,53 +232,24 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
-# How a library is built unless something else is asked for; a receipt holds all of them.
-OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
-
 ARGUMENTS = {
+    **arguments.LIBRARY,
     "version": {"type": "str"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "current": {"type": "bool", "default": True},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
-    "origins": {"type": "list", "elements": "str", "default": []},
-    "checksum": {"type": "str"},
     "latest": {"type": "bool", "default": False},
     "latest_url": {"type": "str", "default": catalogue.LATEST_URL},
     "method": {"type": "str", "choices": ["auto", "source", "bundle", "package"], "default": "auto"},
-    "bundle": {"type": "str"},
-    "bundle_checksum": {"type": "str", "no_log": False},
     "keep": {"type": "int"},
     "verify": {"type": "bool", "default": False},
-    "ca_path": {"type": "path"},
-    "options": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "cxx": {"type": "bool", "default": False},
-            "prof": {"type": "bool", "default": False},
-            "lg_page": {"type": "int", "choices": [12, 13, 14, 16]},
-        },
-    },
     "build": {"type": "str", "choices": ["now", "never", "chosen"], "default": "now"},
     "missing": {"type": "dict", "default": {}},
-    "cache": {"type": "path", "default": "~/.cache/preload.jemalloc"},
-    "cache_size": {"type": "int", "default": 1024},
-    "cache_mirror": {"type": "str"},
-    "cache_mirror_checksum": {"type": "str", "no_log": False},
-    "pushed": {
-        "type": "dict",
-        "options": {
-            "path": {"type": "path"},
-            "kind": {"type": "str", "choices": ["source", "bundle"]},
-            "sha256": {"type": "str"},
-            "commit": {"type": "str"},
-            "origin": {"type": "str"},
-        },
-    },
     "build_packages": {"type": "bool", "default": True},
     "for_services": {"type": "list", "elements": "raw", "default": []},
     "released": {"type": "list", "elements": "path", "default": []},
@@ -435,7 +318,7 @@ def wanted(module: AnsibleModule, prefix: str) -> t.Tuple[catalogue.Release, sto
 
         digest = bundle.find(params["bundle"], release.version, params["bundle_checksum"] or None).sha256
     source = release.sha256 if params["checksum"] else None
-    options = {**OPTIONS, **params["options"]}
+    options = {**arguments.OPTIONS, **params["options"]}
     return release, store.Wish(release.version, options, params["method"], source=source, bundle=digest)
 
 
@@ -443,16 +326,16 @@ def plan(found: store.Store, wish: store.Wish, params: t.Mapping[str, t.Any]) ->
     """Return what is going to happen to a store."""
     referred: t.List[str] = []
     if params["keep"] is not None:
-        from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 
-        referred = [name for name in found.installations if preload.references(f"{found.prefix}/{name}")]
+        referred = [name for name in found.installations if places.references(f"{found.prefix}/{name}")]
     return store.plan_present(found, wish, params["current"], params["keep"], referred)
 
 
 def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     """Plan and carry out state absent."""
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
-    from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 
     version = catalogue.check_number(module.params["version"]) if module.params["version"] else None
@@ -460,7 +343,7 @@ def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     planned = store.plan_absent(before, version)
     going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
     released = module.params["released"] if module.check_mode else []
-    referring = [path for directory in going for path in preload.references(directory) if path not in released]
+    referring = [path for directory in going for path in places.references(directory) if path not in released]
     if referring:
         raise JemallocError(
             f"{going[0]} cannot be removed while it is named in {', '.join(referring)}; "

@@ -19,6 +19,7 @@ author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - preload.jemalloc._library.cache
 attributes:
   check_mode:
     support: full
@@ -42,14 +43,6 @@ options:
     description: The directory on the controller that gets the archive; it is made where it is missing.
     type: path
     required: true
-  cache:
-    description: The directory on the controller that keeps bundles for M(preload.jemalloc.jemalloc). It gets this one.
-    type: path
-    default: ~/.cache/preload.jemalloc
-  cache_size:
-    description: MiB that the cache may take; what was not used for the longest time goes first.
-    type: int
-    default: 1024
 seealso:
   - module: preload.jemalloc.jemalloc
 """
@@ -92,6 +85,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
@@ -99,11 +93,10 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _store as 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 ARGUMENTS = {
+    **arguments.CACHE,
     "version": {"type": "str"},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "dist": {"type": "path", "required": True},
-    "cache": {"type": "path", "default": "~/.cache/preload.jemalloc"},
-    "cache_size": {"type": "int", "default": 1024},
 }
 
 

@@ -20,6 +20,8 @@ author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - preload.jemalloc._library
+  - preload.jemalloc._library.cache
 attributes:
   check_mode:
     support: full
@@ -94,17 +96,6 @@ options:
     type: str
     choices: [auto, source, bundle]
     default: auto
-  bundle:
-    description:
-      - A bundle that M(preload.jemalloc.jemalloc_bundle) made, as a file or a directory on the host (an absolute path
-        or a C(file://) URL), or an C(http://) or C(https://) URL. C({version}) stands for the release.
-      - It has to fit the image by release, architecture, C library, page size and O(options).
-    type: str
-  bundle_checksum:
-    description:
-      - SHA-256 of the bundle, as V(sha256:) and 64 hexadecimal digits.
-      - For a bundle on the host it may be left out if a file C(SHA256SUMS) beside it lists it.
-    type: str
   builder:
     description:
       - The image in a container of which the library is built. It has a compiler, or C(apt-get), C(dnf), C(zypper) or
@@ -119,74 +110,12 @@ options:
         network.
     type: bool
     default: true
-  origins:
-    description: Own places of the source, tried first, as in O(preload.jemalloc.jemalloc#module:origins).
-    type: list
-    elements: str
-    default: []
-  checksum:
-    description: SHA-256 of the source, as V(sha256:) and 64 hexadecimal digits. It replaces the pinned one.
-    type: str
-  ca_path:
-    description: A PEM file on the host with certificates of authorities to trust in downloads, such as a private one.
-    type: path
-  options:
-    description: How the library is built, as in O(preload.jemalloc.jemalloc#module:options).
-    type: dict
-    default: {}
-    suboptions:
-      cxx:
-        description: Whether C++'s operators new and delete are part of it. The image then has to have libstdc++.
-        type: bool
-        default: false
-      prof:
-        description: Whether heap profiling is built in. With musl it does not work.
-        type: bool
-        default: false
-      lg_page:
-        description: Base-2 logarithm of the largest page size in bytes that the library is to work with.
-        type: int
-        choices: [12, 13, 14, 16]
   build:
     description:
       - V(never) only says what lacks, as RV(missing). The action of this module asks so; V(now) is for everybody else.
     type: str
     choices: [now, never]
     default: now
-  cache:
-    description: Directory on the controller that keeps sources and bundles by their digests, for all runs and hosts.
-    type: path
-    default: ~/.cache/preload.jemalloc
-  cache_size:
-    description: MiB that the cache may take; what was not used for the longest time goes first.
-    type: int
-    default: 1024
-  cache_mirror:
-    description: Address of a copy of such a directory on a web server, which is asked for what O(cache) lacks.
-    type: str
-  cache_mirror_checksum:
-    description: SHA-256 of the file C(index.json) of O(cache_mirror), as V(sha256:) and 64 hexadecimal digits.
-    type: str
-  pushed:
-    description: What the controller brought to the host for this call. Its action fills it; it is not to be set.
-    type: dict
-    suboptions:
-      path:
-        description: The file on the host.
-        type: path
-      kind:
-        description: What it is.
-        type: str
-        choices: [source, bundle]
-      sha256:
-        description: Its digest in hexadecimal.
-        type: str
-      commit:
-        description: Upstream's commit, for a source that is a snapshot of the release's tag.
-        type: str
-      origin:
-        description: Where the controller has it from.
-        type: str
 seealso:
   - module: preload.jemalloc.jemalloc
   - module: preload.jemalloc.jemalloc_bundle
@@ -274,6 +203,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image as image
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image_engine as engines
@@ -285,6 +215,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS = {
+    **arguments.LIBRARY,
     "base": {"type": "str", "required": True},
     "tag": {"type": "str", "required": True},
     "engine": {"type": "str", "choices": ["auto", "podman", "docker"], "default": "auto"},
@@ -296,41 +227,10 @@ ARGUMENTS = {
     "labels": {"type": "dict", "default": {}},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "method": {"type": "str", "choices": ["auto", "source", "bundle"], "default": "auto"},
-    "bundle": {"type": "str"},
-    "bundle_checksum": {"type": "str", "no_log": False},
     "builder": {"type": "str"},
     "build_packages": {"type": "bool", "default": True},
-    "origins": {"type": "list", "elements": "str", "default": []},
-    "checksum": {"type": "str"},
-    "ca_path": {"type": "path"},
-    "options": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "cxx": {"type": "bool", "default": False},
-            "prof": {"type": "bool", "default": False},
-            "lg_page": {"type": "int", "choices": [12, 13, 14, 16]},
-        },
-    },
     "build": {"type": "str", "choices": ["now", "never"], "default": "now"},
-    "cache": {"type": "path", "default": "~/.cache/preload.jemalloc"},
-    "cache_size": {"type": "int", "default": 1024},
-    "cache_mirror": {"type": "str"},
-    "cache_mirror_checksum": {"type": "str", "no_log": False},
-    "pushed": {
-        "type": "dict",
-        "options": {
-            "path": {"type": "path"},
-            "kind": {"type": "str", "choices": ["source", "bundle"]},
-            "sha256": {"type": "str"},
-            "commit": {"type": "str"},
-            "origin": {"type": "str"},
-        },
-    },
 }
-
-# How a library is built unless something else is asked for; a receipt holds all of them.
-OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
 
 
 def base_of(engine: engines.Engine, params: t.Mapping[str, t.Any], check_mode: bool) -> t.Optional[engines.Image]:
@@ -346,7 +246,7 @@ def base_of(engine: engines.Engine, params: t.Mapping[str, t.Any], check_mode: b
 
 def run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """See what there is, and make the image where it is not what it is to be."""
-    params: t.Dict[str, t.Any] = {**module.params, "options": {**OPTIONS, **module.params["options"]}}
+    params: t.Dict[str, t.Any] = {**module.params, "options": {**arguments.OPTIONS, **module.params["options"]}}
     params["prefix"] = store.check_name(params["prefix"])
     host, tag = Host(module), image.check_tag(params["tag"], params["base"])
     release = catalogue.find_release(params["version"] or None, params["checksum"] or None)

@@ -172,7 +172,7 @@ def absent(module: AnsibleModule, host: Host) -> t.Tuple[t.Dict[str, t.Any], t.C
     return {**planned(changes), "metrics": "", "reason": ""}, carry_out
 
 
-def planned(changes: t.Sequence[timer.Change], more: bool = False) -> t.Dict[str, t.Any]:
+def planned(changes: t.Sequence[changes_util.Change], more: bool = False) -> t.Dict[str, t.Any]:
     """Return what changes."""
     return {
         "changed": bool(changes) or more,

@@ -225,6 +225,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
@@ -279,7 +280,7 @@ def run(module: AnsibleModule, host: Host) -> t.Dict[str, t.Any]:
 
 def planned(
     module: AnsibleModule, host: Host
-) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[preload.Change], preload.Scopes]:
+) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes]:
     """Return the result, which check mode and the real run share, and what it takes to come there."""
     params = module.params
     prefix = store.check_prefix(params["prefix"])
@@ -294,7 +295,7 @@ def planned(
         scopes = wanted_scopes(module, host, prefix) if present else scopes
         changes, foreign = preload.plan(scopes, rendered(params["texts"]) if present else None, prefix)
         paths = {change.path for change in changes}
-        changing = [unit for unit in scopes.units if preload.drop_in_path(unit.name, unit.user) in paths]
+        changing = [unit for unit in scopes.units if places.drop_in_path(unit.name, unit.user) in paths]
         if changing:
             from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
 
@@ -372,13 +373,13 @@ def kept_out(host: Host, names: t.Sequence[str]) -> t.Tuple[t.List[systemd.Unit]
         if found:
             units += found
             continue
-        program = preload.find_command(name, os.environ.get("PATH", "")) if "/" not in name else ""
+        program = places.find_command(name, os.environ.get("PATH", "")) if "/" not in name else ""
         if not program:
             raise JemallocError(
                 f"exclude: {name!r} is neither a service of this host nor a command on the PATH; take it off the list."
             )
-        own = [path for path in preload.present_commands() if os.path.basename(path) == name]
-        path = preload.command_path(name)
+        own = [path for path in places.present_commands() if os.path.basename(path) == name]
+        path = places.command_path(name)
         if os.path.lexists(path) and not own:
             raise JemallocError(f"exclude: {path} is there and not ours; call {name} there by no-jemalloc.sh.")
         commands[name] = program

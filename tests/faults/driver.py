@@ -184,44 +184,25 @@ class Driver:
         began = time.monotonic()
         connection = os.fork()
         if connection == 0:
-            os.setsid()
-            pid = os.fork()
-            if pid == 0:
-                os.dup2(writer, 1)
-                os.dup2(writer, 2)
-                if limit is not None:
-                    preflight.TIME_LIMIT = limit  # type: ignore[assignment]  # timeout(1) takes both
-                sys.addaudithook(_Counter(reporter, change))
-                os._exit(_call(module, arguments))
-            os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+            if limit is not None:
+                preflight.TIME_LIMIT = limit  # type: ignore[assignment]  # timeout(1) takes both
+            _connect(module, arguments, writer, lambda: _Counter(reporter, change))
         os.close(writer)
         os.close(reporter)
-        changes, reached, printed = 0, False, b""
         with os.fdopen(control, "rb", buffering=0) as events:
             pid = int.from_bytes(events.read(4), "little")
-            if seconds is not None:
-                time.sleep(max(0.0, began + seconds - time.monotonic()))
-                reached = os.path.exists(f"/proc/{pid}")
-            else:
-                while not reached and events.read(1):
-                    changes += 1
-                    reached = changes == change
+            changes, reached = _followed(events, pid, change, None if seconds is None else began + seconds)
             if reached:
                 _cut(cut, connection, pid, output)
-        with contextlib.suppress(OSError), os.fdopen(output, "rb") as stream:
-            printed = stream.read()
-        spent = time.monotonic() - began
-        status = os.waitstatus_to_exitcode(os.waitpid(connection, 0)[1])
-        while os.path.exists(f"/proc/{pid}"):
-            time.sleep(0.001)
-        lines = [line for line in printed.decode("utf-8", "replace").splitlines() if line.startswith("{")]
+        said, spent, status = _ended(connection, pid, output, began)
+        result = {} if reached else _result(said)
         return {
             "cut": reached,
             "status": status,
             "changes": changes,
             "seconds": spent,
-            "output": printed.decode("utf-8", "replace"),
-            "result": json.loads(lines[-1]) if lines and not reached else {},
+            "output": said,
+            "result": result,
         }
 
     def execute(self, command: list[str]) -> tuple[int, str]:
@@ -299,6 +280,49 @@ class _Counter:
 def _is_prepared(path: str, entry: t.Any) -> bool:
     """Whether this was going to take the place of something, or had it: no program looks under such a name."""
     return bool(entry) and any(name.startswith(".") and name.endswith(".preload-jemalloc") for name in path.split("/"))
+
+
+def _connect(module: str, arguments: dict[str, t.Any], output: int, counter: t.Callable[[], _Counter]) -> t.NoReturn:
+    """Be the connection of a module: run it in a process of its own, and end as it does."""
+    os.setsid()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.addaudithook(counter())
+        os._exit(_call(module, arguments))
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF)
+
+
+def _followed(events: t.IO[bytes], pid: int, change: int | None, until: float | None) -> tuple[int, bool]:
+    """Follow a module to the change, or the moment, at which it is cut; return its changes and if it came there."""
+    if until is not None:
+        time.sleep(max(0.0, until - time.monotonic()))
+        return 0, os.path.exists(f"/proc/{pid}")
+    changes, reached = 0, False
+    while not reached and events.read(1):
+        changes += 1
+        reached = changes == change
+    return changes, reached
+
+
+def _ended(connection: int, pid: int, output: int, began: float) -> tuple[str, float, int]:
+    """Wait for the end of a module and its connection; return what it said, the seconds it took and its exit status."""
+    printed = b""
+    with contextlib.suppress(OSError), os.fdopen(output, "rb") as stream:
+        printed = stream.read()
+    spent = time.monotonic() - began
+    status = os.waitstatus_to_exitcode(os.waitpid(connection, 0)[1])
+    while os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.001)
+    return printed.decode("utf-8", "replace"), spent, status
+
+
+def _result(said: str) -> dict[str, t.Any]:
+    """Return the result in what a module said."""
+    lines = [line for line in said.splitlines() if line.startswith("{")]
+    result: dict[str, t.Any] = json.loads(lines[-1]) if lines else {}
+    return result
 
 
 def _call(module: str, arguments: dict[str, t.Any]) -> int:

@@ -264,52 +264,51 @@ def test_failure(
             assert len(server.requests) == requests
 
 
+def names_of(authority: bool) -> x509.Name:
+    """Return the name of the authority, or of a server here."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority" if authority else "127.0.0.1")])
+
+
+def usage(authority: bool) -> x509.KeyUsage:
+    """Return what a key is for: the authority signs certificates with it, a server what it says."""
+    signing = ("key_cert_sign", "crl_sign")
+    never = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    rest = dict.fromkeys((*never, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=True, **dict.fromkeys(signing, authority), **rest)
+
+
+def certificate(own: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey, authority: bool) -> bytes:
+    """Return the certificate of a key, as a PEM file has it."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(names_of(authority))
+        .issuer_name(names_of(authority=True))
+        .public_key(own.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False)
+        .add_extension(usage(authority), critical=True)
+    )
+    return builder.sign(issuer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def authority(directory: Path) -> tuple[Path, ssl.SSLContext]:
     """Make a certificate authority; return its certificate's file and a server's settings with a certificate of it."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _key in range(2)]
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("test authority", "127.0.0.1")]
-    paths = []
-    for number, name in enumerate(names):
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(names[0])
-            .public_key(keys[number].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=number == 0, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-            )
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(keys[number].public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), critical=False)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=True,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    key_cert_sign=number == 0,
-                    crl_sign=number == 0,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-            .sign(keys[0], hashes.SHA256())
-        )
-        paths.append(directory / f"{number}.pem")
-        paths[-1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (directory / "key.pem").write_bytes(key)
+    issuer, own = (ec.generate_private_key(ec.SECP256R1()) for _key in range(2))
+    paths = {name: directory / f"{name}.pem" for name in ("authority", "server", "key")}
+    paths["authority"].write_bytes(certificate(issuer, issuer, authority=True))
+    paths["server"].write_bytes(certificate(own, issuer, authority=False))
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    paths["key"].write_bytes(own.private_bytes(*plain))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(paths[1], directory / "key.pem")
-    return paths[0], context
+    context.load_cert_chain(paths["server"], paths["key"])
+    return paths["authority"], context
 
 
 def test_private_authority(install: t.Callable[..., dict[str, t.Any]], data: bytes, tmp_path: Path) -> None:

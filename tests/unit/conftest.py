@@ -1,13 +1,16 @@
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the unit tests share: a fake root of the file system and fake programs."""
+"""What the unit tests share: fake programs, a made-up /proc, a server on this machine."""
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import os
 import pathlib
 import struct
+import threading
 import typing as t
 
 import pytest
@@ -38,6 +41,25 @@ def program(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> t.Callab
         return log
 
     return make
+
+
+@contextlib.contextmanager
+def serving(handler: t.Type[http.server.BaseHTTPRequestHandler]) -> t.Iterator[str]:
+    """Have a server on this machine that answers by a handler; its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_address[1]}"
+        httpd.shutdown()
+        thread.join()
+
+
+def put(path: pathlib.Path, text: str, mode: int = 0o644) -> str:
+    """Write a file and the directories that lead to it; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
 
 
 MAPPING = "7f12{number:08x}000-7f12{number:08x}fff {access} 00001000 08:01 {inode}{blanks}{path}\n"

@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import shutil
-import threading
 import typing as t
 from unittest import mock
 
@@ -22,6 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.action import jemalloc as acti
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
+from tests.unit.conftest import serving
 
 D = "d" * 64
 ANSWERS: t.Dict[str, t.Any] = {
@@ -62,12 +62,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server() -> t.Iterator[str]:
     """Such a server; its address."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-        httpd.shutdown()
-        thread.join()
+    with serving(Handler) as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
 MANAGED = "# Managed by the Ansible collection preload.jemalloc; changes made here are lost.\n"
@@ -25,9 +25,9 @@ def test_render(host: bool) -> None:
     texts = action.render("/srv/j", host)
     profile = texts.pop("profile")
     assert texts == {
-        "service": f"{MANAGED}[Service]\n{preload.SETTINGS}\n",
-        "manager": f"{MANAGED}[Manager]\n{preload.SETTINGS}\n",
-        "environment": f"LD_PRELOAD={preload.LD_PRELOAD}\n",
+        "service": f"{MANAGED}[Service]\n{contents.SETTINGS}\n",
+        "manager": f"{MANAGED}[Manager]\n{contents.SETTINGS}\n",
+        "environment": f"LD_PRELOAD={contents.LD_PRELOAD}\n",
     }
     assert profile.startswith(MANAGED)
     assert profile.endswith("\n")

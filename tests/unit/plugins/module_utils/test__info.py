@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils import _drift as drift
 from ansible_collections.preload.jemalloc.plugins.module_utils import _info as info
 from ansible_collections.preload.jemalloc.plugins.module_utils import _observe as observe
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _scopes as scopes
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -44,7 +44,7 @@ def test_all_keys_always(root: pathlib.Path) -> None:
 
 
 def test_units(root: pathlib.Path, proc: Proc) -> None:
-    drop_in = pathlib.Path(preload.drop_in_path("puma.service"))
+    drop_in = pathlib.Path(places.drop_in_path("puma.service"))
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text(f'[Service]\nEnvironment="LD_PRELOAD={OURS}"\n')
     (proc.top / "sys/kernel/random").mkdir(parents=True)

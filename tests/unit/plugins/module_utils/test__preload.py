@@ -10,14 +10,13 @@ import pathlib
 import typing as t
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from tests.unit.conftest import put
 
 PREFIX = "/opt/jemalloc"
 OURS = "/opt/jemalloc/current/lib/libjemalloc.so"
@@ -32,118 +31,9 @@ SERVICE = TEXTS.service.replace("@SETTINGS@", f'Environment="LD_PRELOAD={OURS}"'
 MANAGER = TEXTS.manager.replace("@SETTINGS@", f'DefaultEnvironment="LD_PRELOAD={OURS}"')
 
 
-def put(path: pathlib.Path, text: str, mode: int = 0o644) -> str:
-    """Write a file and the directories that lead to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(mode)
-    return str(path)
-
-
 def drop_in(root: pathlib.Path, unit: str) -> pathlib.Path:
     """Return where our drop-in of a unit stands."""
     return root / "etc/systemd/system" / f"{unit}.d" / "zz-preload-jemalloc.conf"
-
-
-def test_paths() -> None:
-    path = preload.drop_in_path("a@1.service")
-    assert path == "/etc/systemd/system/a@1.service.d/zz-preload-jemalloc.conf"
-    assert preload.unit_of_drop_in(path) == "a@1.service"
-
-
-@pytest.mark.parametrize(
-    ("foreign", "expected"),
-    [
-        ("", OURS),
-        (" : ", OURS),
-        ("/a.so", f"{OURS}:/a.so"),
-        ("/a.so:/b.so /c.so", f"{OURS}:/a.so:/b.so:/c.so"),
-        (OURS, OURS),
-        (f"/a.so:/opt/jemalloc/5.1.0/lib/libjemalloc.so:{OURS}:/b.so", f"{OURS}:/a.so:/b.so"),
-        ("/opt/jemalloc-old/x.so:/opt/jemallocx", f"{OURS}:/opt/jemalloc-old/x.so:/opt/jemallocx"),
-        ("libx.so:%h/y.so", f"{OURS}:libx.so:%h/y.so"),
-    ],
-)
-def test_in_front(foreign: str, expected: str) -> None:
-    assert preload.in_front(PREFIX, foreign) == expected
-
-
-ENTRY = st.one_of(
-    st.sampled_from([OURS, "/opt/jemalloc/5.1.0/lib/libjemalloc.so", "/opt/jemalloc2/x.so", ""]),
-    st.text(st.characters(blacklist_categories=["Z", "C"], blacklist_characters=":"), max_size=8),
-)
-
-
-@given(st.lists(st.tuples(ENTRY, st.sampled_from([":", " ", "::", " : "]))))
-def test_in_front_keeps_the_others_in_their_order(entries: t.List[t.Tuple[str, str]]) -> None:
-    value = preload.in_front(PREFIX, "".join(f"{entry}{separator}" for entry, separator in entries))
-    foreign = [entry for entry, _separator in entries if entry and not entry.startswith("/opt/jemalloc/")]
-    assert value.split(":") == [OURS, *foreign]
-    assert preload.in_front(PREFIX, value) == value
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [("/a.so:%h/b", "/a.so:%h/b"), ('/a"b', r"/a\"b"), (r"/a\b", r"/a\\b"), (r"\"", r"\\\""), ("a\tb\n", r"a\tb\n")],
-)
-def test_an_assignment_is_undone_by_the_reader(value: str, expected: str) -> None:
-    line = preload.assignment("LD_PRELOAD", value)
-    assert line == f'Environment="LD_PRELOAD={expected}"'
-    assert environment.setting([f"[Service]\n{line}\n"], "Service", "Environment", "LD_PRELOAD") == value
-
-
-ENVIRONMENTS: t.List[t.Tuple[t.Optional[str], str]] = [
-    (None, PART.replace("jemalloc\nLD", "jemalloc (made this file)\nLD")),
-    ("", PART),
-    ("A=1\n", f"A=1\n{PART}"),
-    ("A=1", "A=1\n" + PART.replace("jemalloc\nLD", "jemalloc (after a line without its end)\nLD")),
-    ("LD_PRELOAD=/a.so\n", "LD_PRELOAD=/a.so\n" + PART.replace(OURS, f"{OURS}:/a.so")),
-    (f"LD_PRELOAD={OURS}\n", f"LD_PRELOAD={OURS}\n{PART}"),
-    (f"A=1\n{PART}B=2\n", f"A=1\nB=2\n{PART}"),
-    (PART.replace(OURS, "/old"), PART),
-]
-
-
-@pytest.mark.parametrize(("before", "after"), ENVIRONMENTS)
-def test_environment_with(before: t.Optional[str], after: str) -> None:
-    assert preload.environment_with(before, TEXTS.environment, PREFIX) == after
-    assert preload.environment_with(after, TEXTS.environment, PREFIX) == after
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (None, None),
-        ("", ""),
-        ("A=1\n", "A=1\n"),
-        (PART, ""),
-        (PART.replace("jemalloc\nLD", "jemalloc (made this file)\nLD"), None),
-        (PART.replace("jemalloc\nLD", "jemalloc (made this file)\nLD") + "B=2\n", "B=2\n"),
-        ("A=1\n" + PART.replace("jemalloc\nLD", "jemalloc (after a line without its end)\nLD"), "A=1"),
-        ("A=1\n" + PART.replace("jemalloc\nLD", "jemalloc (after a line without its end)\nLD") + "B=2", "A=1\nB=2"),
-        (f"A=1\n{PART}B=2", "A=1\nB=2"),
-        (PART.rstrip(), ""),
-    ],
-)
-def test_environment_without(before: t.Optional[str], after: t.Optional[str]) -> None:
-    assert preload.environment_without(before) == after
-
-
-@given(st.one_of(st.none(), st.binary(), st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))))
-def test_environment_comes_back_byte_for_byte(data: t.Optional[bytes]) -> None:
-    text = None if data is None else data.decode("utf-8", "surrogateescape")
-    whole = preload.environment_with(text, TEXTS.environment, PREFIX)
-    assert preload.environment_without(whole) == text
-    assert preload.environment_with(whole, TEXTS.environment, PREFIX) == whole
-    assert whole.startswith(text or "")
-
-
-@given(st.lists(st.sampled_from(["A=1", "LD_PRELOAD=/a.so", "# no", "", "\r"])), st.sampled_from(["", "\n"]))
-def test_what_others_write_behind_our_part_stays(lines: t.List[str], end: str) -> None:
-    whole = preload.environment_with("A=1", TEXTS.environment, PREFIX)
-    added = "\n".join(lines) + end
-    expected = "A=1" if not added else f"A=1\n{added}"
-    assert preload.environment_without(whole + added) == expected
 
 
 NOBODY = preload.Scopes()
@@ -177,18 +67,6 @@ def test_service_text_refuses_what_would_win(root: pathlib.Path) -> None:
         f"services: {root}/etc/default/puma.service sets LD_PRELOAD=/a.so for puma.service and would win over our "
         "drop-in; take that line out, or write it as Environment= in a drop-in of puma.service."
     )
-
-
-def test_references(root: pathlib.Path) -> None:
-    assert preload.references(PREFIX, str(root)) == []
-    manager = put(root / "etc/systemd/system.conf.d/zz-preload-jemalloc.conf", MANAGER)
-    service = put(drop_in(root, "a.service"), SERVICE.replace("current", "5.1.0"))
-    environment = put(root / "etc/environment", PART)
-    put(drop_in(root, "b.service"), "[Service]\nEnvironment=LD_PRELOAD=/opt/jemalloc/x.so\n")
-    put(drop_in(root, "c.service"), SERVICE.replace("/opt/jemalloc/", "/opt/jemalloc2/"))
-    assert preload.references(PREFIX, str(root)) == [manager, service, environment]
-    assert preload.references(f"{PREFIX}/5.1.0", str(root)) == [service]
-    assert preload.references(f"{PREFIX}/5.1", str(root)) == []
 
 
 def planned(
@@ -241,16 +119,18 @@ def test_plan_follows_the_link_of_the_environment(root: pathlib.Path) -> None:
     put(root / "etc/default/locale", "A=1\n")
     (root / "etc/environment").symlink_to("default/locale")
     changes, _foreign = preload.plan(preload.Scopes("environment"), TEXTS, PREFIX, str(root))
-    preload.apply(changes)
+    changes_util.apply(changes)
     assert os.readlink(str(root / "etc/environment")) == "default/locale"
     assert (root / "etc/default/locale").read_text() == f"A=1\n{PART}"
 
 
-def make(root: pathlib.Path, *units: systemd.Unit, host: bool = False, present: bool = True) -> t.List[preload.Change]:
+def make(
+    root: pathlib.Path, *units: systemd.Unit, host: bool = False, present: bool = True
+) -> t.List[changes_util.Change]:
     """Plan and apply."""
     scopes = preload.Scopes("environment" if host else None, units)
     changes, _foreign = preload.plan(scopes, TEXTS if present else None, PREFIX, str(root))
-    preload.apply(changes)
+    changes_util.apply(changes)
     return changes
 
 
@@ -345,52 +225,6 @@ def contents(root: pathlib.Path) -> t.Dict[str, t.Union[str, bytes]]:
 def test_write_over_a_foreign_link(root: pathlib.Path) -> None:
     target = put(root / "etc/target", "kept", 0o600)
     files.replace_link(str(root / "etc/link"), target)
-    preload.apply([preload.Change(str(root / "etc/link"), "kept", "new")])
+    changes_util.apply([changes_util.Change(str(root / "etc/link"), "kept", "new")])
     assert pathlib.Path(target).read_text() == "kept"
     assert (root / "etc/link").read_text() == "new"
-
-
-@given(st.one_of(st.none(), st.binary(), st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))))
-def test_the_list_of_the_dynamic_linker_comes_back_byte_for_byte(data: t.Optional[bytes]) -> None:
-    text = None if data is None else data.decode("utf-8", "surrogateescape")
-    assume(sum("#" in line for line in (text or "").split("\n")) < 2)
-    whole = preload.preloaded_with(text, PREFIX)
-    assert whole.startswith(f"{OURS}::")
-    assert whole.endswith(text or "")
-    assert preload.preloaded_without(whole) == text
-    assert preload.preloaded_with(whole, PREFIX) == whole
-
-
-@given(st.lists(st.sampled_from(["/a.so", "/b.so:/c.so", "# no", "", "\r"])), st.sampled_from(["", "\n"]))
-def test_what_others_add_to_the_list_stays(lines: t.List[str], end: str) -> None:
-    added = "\n".join(lines) + end
-    whole = preload.preloaded_with("/first.so\n", PREFIX) + added
-    assert preload.preloaded_without(whole) == f"/first.so\n{added}"
-    assert preload.preloaded_without(f"{added}\n{preload.preloaded_with(None, PREFIX)}") == f"{added}\n"
-
-
-@pytest.mark.parametrize("comments", ["# one\n# two\n", "/a.so # one\n/b.so\n#two"])
-def test_a_list_in_which_glibc_would_misread_a_comment(comments: str) -> None:
-    assert preload.preloaded_with("# one # and\n/a.so\n", PREFIX).endswith("::\n# one # and\n/a.so\n")
-    with pytest.raises(JemallocError) as caught:
-        preload.preloaded_with(comments, PREFIX)
-    assert str(caught.value) == (
-        "via: /etc/ld.so.preload has more than one comment, and glibc takes later ones for names of libraries when a "
-        "line is added; leave one of them."
-    )
-
-
-def test_references_by_the_list_of_the_dynamic_linker(root: pathlib.Path) -> None:
-    path = put(root / "etc/ld.so.preload", f"/a.so {PREFIX}/5.1.0/lib/libjemalloc.so\n")
-    assert preload.references(PREFIX, str(root)) == [path]
-    assert preload.references(f"{PREFIX}/5.3.1", str(root)) == []
-
-
-def test_find_command(tmp_path: pathlib.Path) -> None:
-    for name in ("a", "usr/local/bin"):
-        (tmp_path / name).mkdir(parents=True)
-    tool = put(tmp_path / "a" / "tool", "", 0o755)
-    put(tmp_path / "usr/local/bin/tool", "", 0o755)
-    path = f":{tmp_path}/usr/local/bin:{tmp_path}/missing:{tmp_path}/a"
-    assert preload.find_command("tool", path, str(tmp_path)) == tool
-    assert preload.find_command("other", path, str(tmp_path)) == ""

@@ -11,7 +11,8 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile as profile
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -94,7 +95,7 @@ def fake(root: pathlib.Path, installed: t.Callable[..., None], program: Program)
 
 def ours(fake: Fake) -> None:
     """Configure the service as the collection does."""
-    path = pathlib.Path(preload.drop_in_path("puma.service"))
+    path = pathlib.Path(places.drop_in_path("puma.service"))
     path.parent.mkdir(parents=True)
     path.write_text(
         f"# preload.jemalloc\n[Service]\nEnvironment=LD_PRELOAD={fake.prefix}/current/lib/libjemalloc.so:/a.so\n"
@@ -132,7 +133,7 @@ def test_the_drop_in_of_a_service_that_is_configured(fake: Fake) -> None:
 
 
 def test_systemd_reads_it_behind_ours_and_those_of_others(fake: Fake) -> None:
-    assert sorted([profile.DROP_IN, preload.DROP_IN, "override.conf"])[-1] == profile.DROP_IN
+    assert sorted([profile.DROP_IN, changes_util.DROP_IN, "override.conf"])[-1] == profile.DROP_IN
 
 
 def test_a_service_that_is_not_configured(fake: Fake) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _scopes as scopes
@@ -65,7 +66,7 @@ def test_ours_for_the_host_by_the_environment(root: pathlib.Path) -> None:
         {"name": "job@", "version": "5.2.1", "malloc_conf": {"narenas": 2}},
     ]
     activate(root, "environment", *services, excluded=["php"])
-    drop_in = preload.DROP_IN
+    drop_in = changes_util.DROP_IN
     assert read(root) == {
         f"etc/systemd/system.conf.d/{drop_in}": Scope("", "host", "", True, (CURRENT,)),
         "etc/environment": Scope("", "login", "", True, (CURRENT, "/lib/own.so")),

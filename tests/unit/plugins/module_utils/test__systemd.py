@@ -75,6 +75,16 @@ def test_unit_name_that_is_none(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/usr/bin/python3.13", "/a_b/c@d/e+f", "/opt/my-app"])
+def test_plain_path(path: str) -> None:
+    assert systemd.is_plain_path(path)
+
+
+@pytest.mark.parametrize("path", ["", "/", "a/b", "/a b", "/a/", "//a", "/a%h", "/a\\x20", '/a"b', "/a\n", "/ä"])
+def test_path_that_is_not_plain(path: str) -> None:
+    assert not systemd.is_plain_path(path)
+
+
 def test_units(root: pathlib.Path) -> None:
     run = Systemctl(f"{LOADED}\n{BARE}\n{LOADED}")
     found = systemd.units(run, systemd.wanted_services(["puma", "dbus.service", "alias-of-puma"]))
@@ -141,6 +151,66 @@ def test_units_without_systemd(root: pathlib.Path) -> None:
         "command by jemalloc.sh instead."
     )
     assert run.calls == []
+
+
+def test_what_is_shown_of_a_unit() -> None:
+    run = Systemctl("ActiveState=active\nPassEnvironment=A\nPassEnvironment=B\n")
+    assert systemd.shown(run, "puma.service", ("ActiveState", "PassEnvironment")) == {
+        "ActiveState": "active",
+        "PassEnvironment": "A B",
+    }
+    assert run.calls == [["systemctl", "show", "--property=ActiveState,PassEnvironment", "--", "puma.service"]]
+    systemd.shown(run, "own.service", ("MainPID",), 65533)
+    assert run.calls[-1] == [*systemd.command(65533), "show", "--property=MainPID", "--", "own.service"]
+
+
+def user_unit(root: pathlib.Path, *names: str, **entry: t.Any) -> systemd.Unit:
+    """Return a unit of users' own systemd, looked up where these files are; each sets a variable to its own name."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"[Service]\nEnvironment=FROM={name}\nEnvironmentFile=-/etc/default/{path.name}\n")
+    wanted = systemd.wanted_services([{"name": "own", "scope": "user", **entry}])
+    (found,) = systemd.units(Systemctl(""), wanted, str(root))
+    return found
+
+
+def test_a_unit_of_users_is_read_as_systemd_reads_it(root: pathlib.Path) -> None:
+    found = user_unit(
+        root,
+        "usr/lib/systemd/user/own.service",
+        "etc/systemd/user/own.service",
+        "usr/lib/systemd/user/own.service.d/20-b.conf",
+        "run/systemd/user/own.service.d/20-b.conf",
+        "etc/systemd/user/own.service.d/10-a.conf",
+        "etc/systemd/user/own.service.d/note.txt",
+        "usr/lib/systemd/user/service.d/15-all.conf",
+        "etc/systemd/user/service.d/20-b.conf",
+        "etc/systemd/user/other.service.d/10-a.conf",
+    )
+    names = ("own.service", "own.service.d/10-a.conf", "service.d/15-all.conf", "own.service.d/20-b.conf")
+    places = ("etc", "etc", "usr/lib", "run")
+    assert found.unit_files == tuple(f"{root}/{place}/systemd/user/{name}" for place, name in zip(places, names))
+    assert found.environment_files == tuple(f"/etc/default/{name.rpartition('/')[2]}" for name in names)
+    assert (found.name, found.active, found.user) == ("own.service", "", True)
+
+
+def test_cpus_of_a_unit_of_users_are_those_that_its_files_say_last(root: pathlib.Path) -> None:
+    path = root / "etc/systemd/user/own.service"
+    path.parent.mkdir(parents=True)
+    path.write_text("[Service]\nCPUQuota=50%\nCPUQuota=150%\nAllowedCPUs=0-1\n")
+    assert user_unit(root).properties == {"CPUQuota": ["150%"], "AllowedCPUs": ["0-1"], "CPUAffinity": []}
+
+
+def test_a_unit_of_users_that_is_not_there(root: pathlib.Path) -> None:
+    with pytest.raises(JemallocError) as caught:
+        user_unit(root, "etc/systemd/user/own.service.d/10-a.conf")
+    directories = [f"{root}/{place}/systemd/user" for place in ("etc", "run", "usr/local/lib", "usr/lib")]
+    assert str(caught.value) == (
+        f"services: there is no user unit own.service in {', '.join(directories)}; one in a user's home, or one that "
+        "comes later, is named with must_exist: false."
+    )
+    assert user_unit(root, must_exist=False).unit_files == (f"{directories[0]}/own.service.d/10-a.conf",)
 
 
 def test_parse_show() -> None:

@@ -39,11 +39,10 @@ def prefix(tmp_path: pathlib.Path, library: pathlib.Path) -> pathlib.Path:
     return tmp_path / "store"
 
 
-@pytest.fixture
-def run(shell: str, prefix: pathlib.Path) -> Wrapper:
-    """Run the wrapper in an environment that holds nothing else."""
-    path = prefix / "jemalloc.sh"
-    path.write_text(wrapper.texts(str(prefix))["bin/jemalloc.sh"])
+def calling(shell: str, prefix: pathlib.Path, name: str) -> Wrapper:
+    """Return what runs a wrapper in an environment that holds nothing else."""
+    path = prefix / name
+    path.write_text(wrapper.texts(str(prefix))[f"bin/{name}"])
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -56,6 +55,18 @@ def run(shell: str, prefix: pathlib.Path) -> Wrapper:
         )
 
     return call
+
+
+@pytest.fixture
+def run(shell: str, prefix: pathlib.Path) -> Wrapper:
+    """Run jemalloc.sh."""
+    return calling(shell, prefix, "jemalloc.sh")
+
+
+@pytest.fixture
+def without(shell: str, prefix: pathlib.Path) -> Wrapper:
+    """Run no-jemalloc.sh."""
+    return calling(shell, prefix, "no-jemalloc.sh")
 
 
 def test_the_text_names_the_prefix_only() -> None:
@@ -122,26 +133,31 @@ print(json.dumps({
 """
 
 
+#: What would lead a careless shell script astray: what the shell heeds, and the names of the wrapper's own variables.
+HOSTILE = {
+    "IFS": "/a",
+    "ENV": "/nonexistent",
+    "BASH_ENV": "/nonexistent",
+    "library": "x",
+    "entry": "y",
+    "others": "z",
+}
+
+
+def be_special() -> None:
+    """Have signals ignored and blocked, and another umask, which all are handed on by an exec."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    os.umask(0o027)
+
+
 def test_all_else_is_as_with_a_plain_exec(prefix: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = prefix / "jemalloc.sh"
     path.write_text(wrapper.texts(str(prefix))["bin/jemalloc.sh"])
     path.chmod(0o755)
     library = OURS.format(prefix=prefix)
-    hostile = {
-        "IFS": "/a",
-        "ENV": "/nonexistent",
-        "BASH_ENV": "/nonexistent",
-        "library": "x",
-        "entry": "y",
-        "others": "z",
-    }
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LD_PRELOAD": library, "PWD": str(tmp_path), **hostile}
-
-    def ignore() -> None:
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        os.umask(0o027)
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LD_PRELOAD": library, "PWD": str(tmp_path), **HOSTILE}
 
     reports = []
     with open(os.devnull, "rb") as extra:
@@ -153,7 +169,7 @@ def test_all_else_is_as_with_a_plain_exec(prefix: pathlib.Path, tmp_path: pathli
                 cwd=str(tmp_path),
                 pass_fds=[extra.fileno()],
                 start_new_session=True,
-                preexec_fn=ignore,
+                preexec_fn=be_special,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
                 check=True,
@@ -224,25 +240,6 @@ def test_nothing_else_changes_for_the_command(run: Wrapper) -> None:
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("PWD=", "SHLVL=", "_=", "OLDPWD="))]
     assert sorted(lines)[0] == "HOME=/root"
     assert [line.split("=")[0] for line in sorted(lines)] == ["HOME", "LD_PRELOAD", "MALLOC_CONF", "PATH"]
-
-
-@pytest.fixture
-def without(shell: str, prefix: pathlib.Path) -> Wrapper:
-    """Run no-jemalloc.sh."""
-    path = prefix / "no-jemalloc.sh"
-    path.write_text(wrapper.texts(str(prefix))["bin/no-jemalloc.sh"])
-
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [shell, str(path), *arguments],
-            env={"PATH": "/usr/bin:/bin", **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return call
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_service as module
 
@@ -81,7 +81,7 @@ def test_nobody(call: Call, log: pathlib.Path, check: bool) -> None:
 
 
 def test_a_service_that_does_not_start(call: Call, root: pathlib.Path) -> None:
-    drop_in = pathlib.Path(preload.drop_in_path("broken.service"))
+    drop_in = pathlib.Path(places.drop_in_path("broken.service"))
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text("x")
     found = call(module, services=[service("puma"), service("broken"), service("cron", "")], timeout=5)
@@ -134,8 +134,3 @@ def test_without_permission(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(restarts, "restart_and_prove", fail)
     assert call(module, services=BOTH)["msg"] == "/x: Permission denied; run this as root (become: true)."
-
-
-def test_the_documentation_names_the_arguments() -> None:
-    for name in module.ARGUMENTS:
-        assert f"\n  {name}:\n" in module.DOCUMENTATION

@@ -13,67 +13,13 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as cpus
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
-from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils import _watchdog as watchdog
-from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_preload as module
-
-SYSTEMCTL = """
-[ "$1" = show ] || exit "$(cat @STATUS@)"
-while [ "$1" != -- ]; do shift; done; shift
-for unit; do
-  state=loaded
-  case $unit in missing*|no-command*|tool*) state=not-found ;; esac
-  printf 'Id=%s\\nLoadState=%s\\nActiveState=active\\n' "$unit" "$state"
-  case $unit in
-    own.timer) printf 'Triggers=cleanup.service\\nAccept=no\\n\\n'; continue ;;
-    own.socket) printf 'Triggers=own@9.service\\nAccept=yes\\n\\n'; continue ;;
-    hidden*) printf 'RootDirectory=/srv/root\\n' ;;
-    limited*) printf 'CPUQuotaPerSecUSec=2.500000s\\nAllowedCPUs=0-7\\n' ;;
-  esac
-  printf 'FragmentPath=@UNITS@/%s\\nDropInPaths=\\nEnvironmentFiles=\\n\\n' "$unit"
-done
-"""
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
 Snapshot = t.Callable[[pathlib.Path], t.Dict[str, t.Any]]
-
-
-@pytest.fixture
-def prefix(tmp_path: pathlib.Path, installed: t.Callable[..., None]) -> str:
-    """A store with 9.9.8, which was built for profiling, and, current, 9.9.9."""
-    for version in ("9.9.8", "9.9.9"):
-        options = {"cxx": False, "prof": version == "9.9.8", "lg_page": None}
-        installed(str(tmp_path / "store"), version, options=options)
-        publish.switch(str(tmp_path / "store"), version, publish.Undo())
-    return str(tmp_path / "store")
-
-
-@pytest.fixture
-def systemctl(
-    root: pathlib.Path, tmp_path: pathlib.Path, program: t.Callable[[str, str], pathlib.Path]
-) -> t.Tuple[pathlib.Path, pathlib.Path]:
-    """A systemctl; the file that gets its calls and the one that says how daemon-reload ends."""
-    (root / "lib").mkdir()
-    (tmp_path / "status").write_text("0")
-    script = SYSTEMCTL.replace("@UNITS@", str(root / "lib")).replace("@STATUS@", str(tmp_path / "status"))
-    return program("systemctl", script), tmp_path / "status"
-
-
-@pytest.fixture
-def scopes(call: Call, prefix: str, systemctl: t.Any) -> Call:
-    """Run the module as its action does."""
-
-    def run(_check: bool = False, **arguments: t.Any) -> t.Dict[str, t.Any]:
-        texts = action.render(prefix, host=bool(arguments.get("host")))
-        return call(module, _check=_check, **{"prefix": prefix, "texts": texts, **arguments})
-
-    return run
 
 
 UNIT = "etc/systemd/system/{}.service.d/zz-preload-jemalloc.conf"
@@ -355,65 +301,6 @@ def test_exclude(scopes: Call, root: pathlib.Path, program: t.Callable[[str, str
     assert not script.exists()
 
 
-@pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> t.List[t.Tuple[str, str]]:
-    """What the watchdog is asked to write, which it does and finds good unless the text asks for another verdict."""
-    asked: t.List[t.Tuple[str, str]] = []
-
-    def activate(path: str, content: str, _library: str, _systemd: bool) -> str:
-        asked.append((path, content))
-        if "bad" in content:
-            return "a shell: exit status 1"
-        files.write_file(path, content.encode())
-        return ""
-
-    monkeypatch.setattr(watchdog, "activate", activate)
-    return asked
-
-
-@pytest.mark.parametrize("before", [None, "", "/foreign.so\n", "/foreign.so"])
-def test_the_list_of_the_dynamic_linker(
-    scopes: Call, root: pathlib.Path, prefix: str, watched: t.Any, before: t.Optional[str]
-) -> None:
-    path, without = root / "etc/ld.so.preload", root / "etc/ld.so.preload.without-jemalloc"
-    if before is not None:
-        path.write_text(before)
-    arguments = {"host": True, "via": "ld_so_preload", "services": ["puma"], "exclude": ["cron"]}
-    predicted = scopes(_check=True, **arguments)
-    assert watched == []
-    found = scopes(**arguments)
-    assert found == predicted
-    assert found["files"][-1] == str(path)
-    ours = f"{prefix}/current/lib/libjemalloc.so::"
-    note = ":" if before is None else ""
-    assert path.read_text() == f"{ours}{note}\n{before or ''}"
-    assert watched == [(str(path), path.read_text())]
-    assert without.read_text() == (before or "")
-    bind = f"InaccessiblePaths=-{path}" if before is None else f"BindReadOnlyPaths=-{without}:{path}"
-    assert (root / OWN.format("cron.service")).read_text().splitlines()[2:] == ["UnsetEnvironment=LD_PRELOAD", bind]
-    assert not scopes(**arguments)["changed"]
-    assert preload.references(f"{prefix}")[-1] == str(path)
-    gone = scopes()
-    assert gone["files"][0] == str(path)
-    assert (path.read_text() if path.exists() else None) == before
-    assert not without.exists()
-
-
-def test_a_library_that_the_watchdog_refuses(
-    scopes: Call, root: pathlib.Path, watched: t.Any, snapshot: Snapshot
-) -> None:
-    (root / "etc/ld.so.preload").write_text("/bad.so\n")
-    scopes(services=["cron"])
-    before = snapshot(root)
-    found = scopes(host=True, via="ld_so_preload", services=["puma"])
-    assert found["msg"] == (
-        f"{root}/etc/ld.so.preload: new processes do not start with the library (a shell: exit status 1); all files "
-        "are as before."
-    )
-    after = snapshot(root)
-    assert {name: entry[:2] for name, entry in after.items()} == {name: entry[:2] for name, entry in before.items()}
-
-
 def test_a_host_without_systemd_is_told_what_does_not_apply(
     scopes: Call, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,164 +312,10 @@ def test_a_host_without_systemd_is_told_what_does_not_apply(
     assert warnings[0].startswith("systemd is not the init of this host: logins, ssh and cron preload the library ")
 
 
-def test_what_cannot_preload_is_said_before_it_is_tried(
-    scopes: Call, root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, prefix: str
-) -> None:
-    warnings: t.List[str] = []
-    monkeypatch.setattr(host.Host, "warn", lambda _self, message: warnings.append(message))
-    reason = f"hidden.service: RootDirectory=/srv/root hides {prefix} from it; add BindReadOnlyPaths={prefix}"
-    assert scopes(services=["puma", "hidden"])["msg"] == (
-        f"services: {reason}; take it off the list, or set force: true for it to try all the same."
-    )
-    assert warnings == []
-    assert scopes(services=["puma", {"name": "hidden", "force": True}])["changed"]
-    assert warnings == [f"services: {reason}."]
-
-
-REFUSED: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
-    (
-        {"services": [{"name": "puma", "verison": "9.9.8"}]},
-        "services: {'name': 'puma', 'verison': '9.9.8'}: an entry has no key verison; it is a name or has name, "
-        "version, malloc_conf, scope, must_exist, force.",
-    ),
-    (
-        {"services": [["puma"]]},
-        "services: ['puma']: an entry needs a name; it is a name or has name, version, malloc_conf, scope, must_exist, "
-        "force.",
-    ),
-    ({"services": [{"name": "puma", "scope": "x"}]}, "services: puma.service: scope is 'x'; it is system or user."),
-    ({"services": [{"name": "puma", "force": 1}]}, "services: puma.service: force is 1; it is true or false."),
-    (
-        {"services": [{"name": "puma", "malloc_conf": "narenas:2"}]},
-        "services: puma.service: malloc_conf is to have names and values, as narenas: 2.",
-    ),
-    (
-        {"services": [{"name": "puma", "malloc_conf": {"narena": 2}}]},
-        "services: puma.service: malloc_conf: jemalloc has no option 'narena'; did you mean narenas, which "
-        "is there in 3.6.0 on?",
-    ),
-    (
-        {"services": ["puma", {"name": "puma", "force": True}]},
-        "services: puma.service is listed twice, with different settings; keep one of them.",
-    ),
-    (
-        {"services": ["puma"], "exclude": ["puma"]},
-        "exclude: puma.service is in services too; take it off one of the lists.",
-    ),
-    (
-        {"exclude": ["no-command"]},
-        "exclude: 'no-command' is neither a service of this host nor a command on the PATH; take it off the list.",
-    ),
-    (
-        {"host": True, "via": "ld_so_preload", "services": [{"name": "puma", "version": "9.9.8"}]},
-        "services: puma.service wants jemalloc 9.9.8, but with via: ld_so_preload every process has 9.9.9; leave out "
-        "its version, or use via: environment.",
-    ),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_what_is_refused(
-    scopes: Call, root: pathlib.Path, snapshot: Snapshot, arguments: t.Dict[str, t.Any], message: str
-) -> None:
-    before = snapshot(root)
-    for check in (True, False):
-        assert scopes(_check=check, **arguments)["msg"] == message
-    assert snapshot(root) == before
-
-
-def test_what_is_refused_for_what_stands_there(
-    scopes: Call, root: pathlib.Path, prefix: str, program: t.Callable[[str, str], pathlib.Path], monkeypatch: t.Any
-) -> None:
-    program("tool", "")
-    (root / "usr/local/bin").mkdir(parents=True)
-    (root / "usr/local/bin/tool").write_text("#!/bin/sh\n")
-    path = f"{root}/usr/local/bin/tool"
-    assert scopes(exclude=["tool"])["msg"] == (
-        f"exclude: {path} is there and not ours; call tool there by no-jemalloc.sh."
-    )
-    message = scopes(services=[{"name": "puma", "version": "9.9.7"}])["msg"]
-    assert message.startswith(f"{prefix}/9.9.7 cannot be preloaded: no such release is installed there; run ")
-    monkeypatch.setattr(module.platform, "libc", lambda: "musl")
-    assert scopes(host=True, via="ld_so_preload")["msg"] == (
-        "via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment."
-    )
-
-
-def test_pages_that_are_too_large(call: Call, scopes: Call, installed: t.Callable[..., None], prefix: str) -> None:
-    installed(prefix, "9.9.7", platform={"lg_page": 9})
-    publish.switch(prefix, "9.9.7", publish.Undo())
-    message = scopes(services=["puma"])["msg"]
-    assert message == (
-        f"{prefix}/9.9.7 was built for pages of 512 bytes, this host uses {os.sysconf('SC_PAGE_SIZE')}; build it here "
-        "by method: source."
-    )
-
-
-def test_errors(
-    call: Call, scopes: Call, root: pathlib.Path, tmp_path: pathlib.Path, snapshot: Snapshot, prefix: str
-) -> None:
-    install_first = "run preload.jemalloc.jemalloc with this prefix first."
-    cases: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
-        (
-            {"services": ["puma", "missing"]},
-            "services: systemd on this host knows no such service: missing; 'systemctl list-unit-files' "
-            "lists what it has, and one that comes later is named with must_exist: false.",
-        ),
-        (
-            {"services": ["a b"]},
-            "services: 'a b' is not the name of a service; write it as in systemctl status NAME.",
-        ),
-        (
-            {"prefix": f"{tmp_path}/other"},
-            f"{tmp_path}/other/current cannot be preloaded: no such release is installed there; {install_first}",
-        ),
-        (
-            {"prefix": "/a b"},
-            "prefix: '/a b' cannot hold the store; name an absolute path of letters, digits and ._+@- such as "
-            "/opt/jemalloc.",
-        ),
-        (
-            {"texts": None},
-            "texts: nothing was rendered; call this module by its full name, so that its action runs.",
-        ),
-    ]
-    before = snapshot(root)
-    for arguments, message in cases:
-        for check in (True, False):
-            found = scopes(_check=check, **arguments)
-            assert (found["msg"], found["failed"], found["files"]) == (message, True, [])
-    pathlib.Path(prefix, "9.9.9", "lib", "libjemalloc.so.2").write_text("x")
-    assert scopes()["msg"] == (
-        f"{prefix}/current cannot be preloaded: lib/libjemalloc.so.2 is not what its receipt says; {install_first}"
-    )
-    assert snapshot(root) == before
-
-
 def test_check_mode_of_the_first_run(scopes: Call, tmp_path: pathlib.Path, root: pathlib.Path) -> None:
     arguments = {"prefix": f"{tmp_path}/new", "version": "9.9.9", "services": ["puma"]}
     assert scopes(_check=True, **arguments)["changed"]
     assert "cannot be preloaded" in scopes(**arguments)["msg"]
-
-
-@pytest.mark.parametrize(
-    ("error", "user", "message"),
-    [
-        (OSError(28, "No space left on device", "/x"), 0, "/x: No space left on device; all files are as before."),
-        (OSError(28, "No space left on device"), 0, "this host: No space left on device; all files are as before."),
-        (PermissionError(13, "Permission denied", "/x"), 0, "/x: Permission denied; all files are as before."),
-        (PermissionError(13, "Permission denied", "/x"), 7, "/x: Permission denied; run this as root (become: true)."),
-    ],
-)
-def test_errors_of_the_system(
-    scopes: Call, monkeypatch: pytest.MonkeyPatch, error: OSError, user: int, message: str
-) -> None:
-    def fail() -> t.NoReturn:
-        raise error
-
-    monkeypatch.setattr(preload, "clear_leftovers", fail)
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    assert scopes()["msg"] == message
 
 
 def test_what_a_killed_run_left_is_cleared_and_systemd_reads_its_files(
@@ -603,11 +336,6 @@ def test_what_a_killed_run_left_is_cleared_and_systemd_reads_its_files(
     systemctl[0].write_text("")
     scopes(services=["puma"])
     assert "daemon-reload" not in systemctl[0].read_text()
-
-
-def test_the_documentation_names_the_arguments() -> None:
-    for name in module.ARGUMENTS:
-        assert f"\n  {name}:\n" in module.DOCUMENTATION
 
 
 def contents(taken: t.Mapping[str, t.Any], without: str) -> t.Dict[str, t.Any]:

@@ -1,0 +1,50 @@
+"""Arguments of all modules that need a library: where it comes from, how it is built, and where it is kept."""
+
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+#: How a library is built unless something else is asked for; a receipt holds all of them.
+OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
+
+#: Where the controller keeps what it has of sources and bundles.
+CACHE = {
+    "cache": {"type": "path", "default": "~/.cache/preload.jemalloc"},
+    "cache_size": {"type": "int", "default": 1024},
+}
+
+#: Where a library comes from and how it is built; plugins/doc_fragments/_library.py describes all of them.
+LIBRARY = {
+    **CACHE,
+    "bundle": {"type": "str"},
+    "bundle_checksum": {"type": "str", "no_log": False},
+    "origins": {"type": "list", "elements": "str", "default": []},
+    "checksum": {"type": "str"},
+    "ca_path": {"type": "path"},
+    "options": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "cxx": {"type": "bool", "default": False},
+            "prof": {"type": "bool", "default": False},
+            "lg_page": {"type": "int", "choices": [12, 13, 14, 16]},
+        },
+    },
+    "cache_mirror": {"type": "str"},
+    "cache_mirror_checksum": {"type": "str", "no_log": False},
+    "pushed": {
+        "type": "dict",
+        "options": {
+            "path": {"type": "path"},
+            "kind": {"type": "str", "choices": ["source", "bundle"]},
+            "sha256": {"type": "str"},
+            "commit": {"type": "str"},
+            "origin": {"type": "str"},
+        },
+    },
+}

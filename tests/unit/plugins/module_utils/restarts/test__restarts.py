@@ -1,0 +1,273 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restarts, the proof and the way back, with a made-up /proc and a made-up systemctl."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+import typing as t
+
+import pytest
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from tests.unit.plugins.module_utils.restarts.conftest import PUMA, Fake
+
+
+def test_wanted(root: pathlib.Path) -> None:
+    gone = changes_util.Change(places.drop_in_path("cron.service"), "x", None)
+    others = [
+        changes_util.Change(places.drop_in_path("puma.service"), None, "x"),
+        changes_util.Change(f"{root}/etc/systemd/system.conf.d/{changes_util.DROP_IN}", "x", None),
+        changes_util.Change("/usr/local/bin/jemalloc.sh", "x", None, link=True),
+    ]
+    units = {systemd.Unit("puma.service", "active"): "5.3.1"}
+    puma, cron = restarts.Listed("puma.service", False, "5.3.1"), restarts.Listed("cron.service", False, None)
+    assert restarts.wanted(units, [gone, *others], False) == [puma, cron]
+    assert restarts.wanted(units, others, False) == [puma]
+    assert restarts.wanted({}, [gone], True) == [restarts.Listed("cron.service", False, "any")]
+    own = changes_util.Change(places.drop_in_path("own.service", user=True), "x", None)
+    assert restarts.wanted({}, [own], False) == [restarts.Listed("own.service", True, None)]
+
+
+def entry(version: t.Optional[str], reason: str, before: t.Optional[str] = None) -> t.Dict[str, t.Any]:
+    """Return what a service that needs a restart looks like in a result."""
+    name = "puma.service"
+    return {"name": name, "version": version, "uid": None, "unit": name, "before": before, "reason": reason}
+
+
+def needed(*arguments: t.Any, **more: t.Any) -> t.List[t.Dict[str, t.Any]]:
+    """Return the services that have to be restarted."""
+    return [each for each in restarts.running(*arguments, **more) if each["reason"]]
+
+
+def test_a_drop_in_that_changes_in_another_way_needs_a_restart_too(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", "5.3.1")
+    listed = [restarts.Listed("puma.service", False, "5.3.1")]
+    path = places.drop_in_path("puma.service")
+    changed = needed(fake, listed, prefix, [changes_util.Change(path, "old", "new")])
+    assert changed == [entry("5.3.1", "its drop-in is going to differ", "old")]
+    assert needed(fake, listed, prefix, [changes_util.Change(path, None, "new")]) == []
+
+
+@pytest.mark.parametrize(
+    ("runs", "version", "rebuilt", "reason"),
+    [
+        ([], "5.3.1", None, None),
+        (["5.3.1", "5.3.1"], "5.3.1", None, None),
+        (["5.3.1", "5.1.0", None], "5.3.1", None, "2 of its 3 processes do not map jemalloc 5.3.1"),
+        (["5.3.1", "5.3.1"], "5.3.1", "5.3.1", "2 of its 2 processes do not map jemalloc 5.3.1"),
+        (["5.3.1"], "5.3.1", "5.1.0", None),
+        ([], "5.3.1", "5.3.1", None),
+        ([None], None, None, None),
+        ([None], None, "5.3.1", None),
+        (["5.3.1", None], None, None, "1 of its 2 processes still map jemalloc"),
+    ],
+)
+def test_running(
+    use: t.Callable[..., Fake],
+    prefix: str,
+    runs: t.List[t.Optional[str]],
+    version: t.Optional[str],
+    rebuilt: t.Optional[str],
+    reason: t.Optional[str],
+) -> None:
+    fake = use()
+    for number, release in enumerate(runs):
+        fake.start(f"{number}.service", release)
+    for directory in fake.proc.iterdir():
+        (directory / "cgroup").write_text("0::/system.slice/puma.service\n")
+    expected = [] if reason is None else [entry(version, reason)]
+    listed = [restarts.Listed("puma.service", False, version)]
+    assert needed(fake, listed, prefix, rebuilt=rebuilt) == expected
+
+
+@pytest.mark.parametrize("kill_mode", ["process", "none"])
+def test_what_a_restart_spares_is_not_the_service(use: t.Callable[..., Fake], prefix: str, kill_mode: str) -> None:
+    fake = use()
+    listed = [restarts.Listed("puma.service", False, "5.3.1")]
+    fake.start("puma.service", "5.3.1", count=2)
+    (fake.proc / "101" / "maps").write_text("7f00-7f01 r-xp 0 08:01 12   /bin/sleep\n")
+    assert needed(fake, listed, prefix) == [entry("5.3.1", "1 of its 2 processes do not map jemalloc 5.3.1")]
+    assert restarts.prove(fake, [PUMA], prefix, -1) == {PUMA: "its process 101 does not map jemalloc 5.3.1"}
+    fake.kill_mode = kill_mode
+    assert needed(fake, listed, prefix) == []
+    assert restarts.prove(fake, [PUMA], prefix, 60) == {}
+    (fake.proc / "100" / "maps").write_text("7f00-7f01 r-xp 0 08:01 12   /usr/sbin/cron\n")
+    assert needed(fake, listed, prefix) == [entry("5.3.1", "1 of its 1 processes do not map jemalloc 5.3.1")]
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [("5.1.0", "5.1.0"), ("5.3.1", None), (None, None), ("5.2.0", None), (processes.DELETED, None)],
+)
+def test_before(use: t.Callable[..., Fake], prefix: str, runs: t.Optional[str], expected: t.Optional[str]) -> None:
+    fake = use()
+    assert restarts.before(PUMA, prefix) is None
+    fake.start("puma.service", runs)
+    assert restarts.before(PUMA, prefix) == expected
+
+
+def test_before_with_two_releases_at_once(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", "5.1.0", count=2)
+    (fake.proc / "100" / "maps").write_text("")
+    assert restarts.before(PUMA, prefix) == "5.1.0"
+    (fake.proc / "100" / "maps").write_text((fake.proc / "101" / "maps").read_text().replace("5.1.0", "5.3.1"))
+    assert restarts.before(PUMA, prefix) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "expected"),
+    [
+        (0, "", ""),
+        (0, "a warning", ""),
+        (124, "", "it did not start within 7 s"),
+        (1, "", "it did not start: 1"),
+        (1, "\n", "it did not start: 1"),
+        (1, "Job for puma.service failed.\nSee more\n", "it did not start: Job for puma.service failed."),
+    ],
+)
+def test_restart(status: int, output: str, expected: str) -> None:
+    calls = []
+
+    def run(arguments: t.Sequence[str], *_more: t.Any) -> t.Tuple[int, str]:
+        calls.append(" ".join(arguments))
+        return status, output
+
+    assert restarts.restart(run, PUMA, 7) == expected
+    assert calls == ["timeout 7 systemctl restart -- puma.service"]
+
+
+def test_prove(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", "5.3.1", count=3)
+    fake.start("cron.service", None)
+    assert restarts.prove(fake, [PUMA, restarts.Service("cron.service", None)], prefix, 60) == {}
+    assert fake.calls == [
+        f"systemctl show --property=ActiveState,MainPID,KillMode,NRestarts -- {unit}"
+        for unit in ("puma.service", "cron.service") * 2
+    ]
+
+
+def test_prove_health(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", "5.3.1", count=2)
+    for pid in ("100", "101"):
+        (fake.proc / pid / "smaps_rollup").write_text("00 ---p\nRss:  9999 kB\nPss:  1024 kB\nPss_Anon:  512 kB\n")
+    for limit in (None, 2 << 20):
+        assert restarts.prove_health(fake, [PUMA], prefix, 60, limit) == {}
+    assert restarts.prove_health(fake, [PUMA], prefix, 60, 1 << 20) == {PUMA: "its processes take 2 MiB, more than 1"}
+    fake.states["puma.service"] = "failed"
+    assert restarts.prove_health(fake, [PUMA], prefix, -1, 1) == {PUMA: "it is failed"}
+
+
+def test_prove_nobody(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    assert restarts.prove(fake, [], prefix, 60) == {}
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("version", "runs", "state", "reason"),
+    [
+        ("5.3.1", "5.1.0", "active", "its process 100 does not map jemalloc 5.3.1"),
+        ("5.3.1", None, "active", "its process 100 does not map jemalloc 5.3.1"),
+        (None, "5.1.0", "active", "its process 100 still maps jemalloc"),
+        ("5.3.1", "5.3.1", "activating", "it is activating"),
+        ("5.3.1", "5.3.1", "failed", "it is failed"),
+        ("5.3.1", "5.3.1", "", "it is not known to systemd"),
+    ],
+)
+def test_prove_what_is_not_so(
+    use: t.Callable[..., Fake],
+    prefix: str,
+    version: t.Optional[str],
+    runs: t.Optional[str],
+    state: str,
+    reason: str,
+) -> None:
+    fake = use()
+    fake.start("puma.service", runs)
+    fake.states["puma.service"] = state
+    service = restarts.Service("puma.service", version)
+    assert restarts.prove(fake, [service], prefix, -1) == {service: reason}
+
+
+def test_prove_a_service_without_processes(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.states["puma.service"] = "active"
+    assert restarts.prove(fake, [PUMA], prefix, -1) == {PUMA: "it has no process"}
+
+
+def test_prove_a_service_that_systemd_starts_over_and_over(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", None)
+    fake.again = 3
+    assert restarts.prove(fake, [PUMA], prefix, -1) == {PUMA: "it does not stay up, systemd started it 3 times again"}
+    fake.start("puma.service", "5.3.1")
+    assert restarts.prove(fake, [PUMA], prefix, 60) == {}
+
+
+@pytest.mark.parametrize(
+    ("again", "reason"), [(0, "its main process changes"), (2, "systemd started it 2 times again")]
+)
+def test_prove_a_service_whose_main_process_changes(
+    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch, again: int, reason: str
+) -> None:
+    fake = use()
+    fake.again = again
+    fake.start("puma.service", "5.3.1")
+    times = iter([0.0, 1.0, 2.0, 99.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(time, "sleep", lambda _seconds: fake.start("puma.service", "5.3.1"))
+    assert restarts.prove(fake, [PUMA], prefix, 10) == {PUMA: f"it does not stay up, {reason}"}
+
+
+def test_prove_a_service_that_takes_its_time(
+    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = use()
+    fake.states["puma.service"] = "activating"
+    monkeypatch.setattr(
+        time, "sleep", lambda _seconds: fake.start("puma.service", "5.3.1") if len(fake.calls) == 2 else None
+    )
+    assert restarts.prove(fake, [PUMA], prefix, 60) == {}
+    assert len(fake.calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [((0, "a\n\n b \n"), "a / b"), ((0, ""), ""), ((1, "No journal files were found."), "")]
+)
+def test_journal(use: t.Callable[..., Fake], answer: t.Tuple[int, str], expected: str) -> None:
+    fake = use()
+    fake.journal = answer
+    assert restarts.journal(fake, PUMA) == expected
+    command = "journalctl --no-pager --quiet --output=cat --lines=3"
+    asked = [f"{command} _SYSTEMD_UNIT=puma.service", f"{command} --unit=puma.service"]
+    assert fake.calls == (asked[:1] if expected else asked)
+
+
+def test_what_the_files_say(root: pathlib.Path, prefix: str) -> None:
+    texts = {"puma": f"{prefix}/current/lib/x", "cron": f"{prefix}/5.1.0/lib/x:/foreign", "nginx": "UnsetEnvironment="}
+    for name, text in texts.items():
+        path = pathlib.Path(places.drop_in_path(f"{name}.service"))
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    changes = [
+        changes_util.Change(places.drop_in_path("puma.service"), "x", None),
+        changes_util.Change(places.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
+        changes_util.Change("/etc/environment", None, "x"),
+    ]
+    assert sorted(restarts.by_files(changes, prefix, "5.3.1"), key=str) == [
+        restarts.Listed("cron.service", False, "5.1.0"),
+        restarts.Listed("job@.service", True, "5.3.1"),
+        restarts.Listed("nginx.service", False, None),
+        restarts.Listed("puma.service", False, None),
+    ]
