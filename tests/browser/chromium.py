@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A Chromium without a window that opens pages from the disk and tells what it was asked for over the network."""
 
 from __future__ import annotations
@@ -63,13 +66,16 @@ class Browser:
         """Wait for something to be so; the limit is for a page that hangs."""
         WebDriverWait(self.driver, 30, 0.02).until(lambda _driver: condition())
 
+    def _log(self, kind: str) -> list[dict[str, t.Any]]:
+        return t.cast("list[dict[str, t.Any]]", t.cast(t.Any, self.driver).get_log(kind))
+
     def console(self) -> list[str]:
         """Return what was written to the console since it was asked for last."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        return [entry["message"] for entry in self._log("browser")]
 
     def requests(self) -> list[str]:
         """Return the addresses that were asked for since this was asked for last."""
-        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        messages = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
         return [
             message["params"]["request"]["url"]
             for message in messages

@@ -17,6 +17,7 @@ from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as cpus
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
@@ -188,8 +189,8 @@ def test_a_library_that_is_not_fit_is_never_referred_to(
     receipt.write_text(json.dumps({**json.loads(receipt.read_text()), "files": tree}))
     before = snapshot(root)
     message = scopes(host=True)["msg"]
-    path = f"{prefix}/current/lib/libjemalloc.so"
-    assert message == f"The library {path} is not fit for this host: it is not an ELF file; nothing refers to it."
+    stable = f"{prefix}/current/lib/libjemalloc.so"
+    assert message == f"The library {stable} is not fit for this host: it is not an ELF file; nothing refers to it."
     assert snapshot(root) == before
 
 
@@ -503,7 +504,7 @@ def test_what_is_refused_for_what_stands_there(
     )
     message = scopes(services=[{"name": "puma", "version": "9.9.7"}])["msg"]
     assert message.startswith(f"{prefix}/9.9.7 cannot be preloaded: no such release is installed there; run ")
-    monkeypatch.setattr(module.platform, "libc", lambda: "musl")
+    monkeypatch.setattr(platform, "libc", lambda: "musl")
     assert scopes(host=True, via="ld_so_preload")["msg"] == (
         "via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment."
     )
