@@ -34,12 +34,15 @@ CORES = {
 TARGETS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 SUITES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
 
-#: The scenario that is played with every ansible-core; its hosts are the four releases of Debian.
-SCENARIO = "service"
+#: The scenario that is played with every ansible-core, and by which Python; its hosts are four releases of Debian.
+SCENARIO = "tests/scenarios/test_scenarios.py::test_scenario[service]"
 PLAYED = {"2.19": "3.11", "2.20": "3.12", "2.21": "3.13"}
 
 #: What the unit tests need on a host's Python, on top of ansible-core, whose own half for hosts runs there.
 ON_TARGETS = ("hypothesis", "prometheus-client", "pytest", "pytest-xdist", "PyYAML")
+
+#: And those of the controller's half.
+ON_CONTROLLERS = ("requests", *ON_TARGETS)
 
 #: What a host gets of ansible-core, and this collection, by where they are to be below a directory of packages.
 COLLECTION = "ansible_collections/preload/jemalloc"
@@ -105,20 +108,35 @@ def interpreter(version: str) -> Path:
     return found[-1] if found else Path(str(on_path))
 
 
+def is_here(version: str) -> bool:
+    """Whether this machine has a Python of that version."""
+    try:
+        interpreter(version)
+    except MissingError:
+        return False
+    return True
+
+
 def controller(log: Log, core: str, python: str) -> Path:
     """Return the programs of an environment with that ansible-core, which finds this checkout."""
     requirements = DIRECTORY / f"core-{core}.txt"
-    requirements.write_text(f"-r {ROOT}/requirements-test.txt\nansible-core=={core}.*\n")
+    text = (ROOT / "requirements-test.txt").read_text(encoding="utf-8").replace("-r ", f"-r {ROOT}/")
+    requirements.write_text(f"{text}ansible-core=={core}.*\n")
     environment = DIRECTORY / f"core-{core}-python{python}"
     log.run(".ci/venv", environment, requirements, PYTHON=str(interpreter(python)))
     return environment / "bin"
 
 
 def units(core: str, python: str) -> Work:
-    """Return what runs the unit tests with an ansible-core."""
+    """Return what runs the unit tests with an ansible-core; in a container where that alone has such a Python."""
 
     def work(log: Log) -> None:
-        log.run(controller(log, core, python) / "python", *PYTEST, "tests/unit")
+        suites = [suite for suite, version in SUITES.items() if version == python]
+        if suites and not is_here(python):
+            packages = (f"ansible-core=={core}.*", *ON_CONTROLLERS)
+            contained(log, suites[0], packages, {COLLECTION: ROOT}, ["tests/unit"])
+        else:
+            log.run(controller(log, core, python) / "python", *PYTEST, "tests/unit")
 
     return work
 
@@ -142,19 +160,21 @@ def sanity(core: str, python: str) -> Work:
     return work
 
 
-def scenario(core: str, python: str) -> Work:
-    """Return what plays a scenario with an ansible-core."""
-
-    def work(log: Log) -> None:
-        log.run(controller(log, core, python) / "python", *PYTEST[:-2], "tests/scenarios", "-k", f"[{SCENARIO}]")
-
-    return work
+def lab(core: str, python: str, test: str) -> Work:
+    """Return what runs a test on containers with an ansible-core."""
+    return lambda log: log.run(controller(log, core, python) / "python", *PYTEST[:-2], test)
 
 
 def of_hosts() -> list[str]:
     """Return the unit tests of what runs on hosts, but for those that render templates as a controller does."""
-    tests = [name for name in checkout.names() if re.match(r"tests/unit/plugins/module(s|_utils)/test_", name)]
-    return [test for test in tests if "plugins.action" not in (ROOT / test).read_text(encoding="utf-8")]
+    tests = [name for name in checkout.names() if re.match(r"tests/unit/plugins/module(s|_utils)/.*\btest_", name)]
+    return [name for name in tests if not any("plugins.action" in text for text in _texts(ROOT / name))]
+
+
+def _texts(test: Path) -> t.Iterator[str]:
+    """Return what a test file holds, and what its own directory gives it."""
+    for path in (test, test.parent / "conftest.py"):
+        yield path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def target(python: str) -> Work:
@@ -176,23 +196,26 @@ def target(python: str) -> Work:
 
 def debian(suite: str) -> Work:
     """Return what runs the unit tests of what runs on hosts by the Python of a release of Debian, in a container."""
+    return lambda log: contained(log, suite, ON_TARGETS, HALVES, of_hosts())
 
-    def work(log: Log) -> None:
-        packages = DIRECTORY / f"packages-{suite}"
-        options = ("--quiet", "--upgrade", "--only-binary=:all:", f"--python-version={SUITES[suite]}")
-        log.run(sys.executable, "-m", "pip", "install", *options, "--target", packages, *ON_TARGETS)
-        build = [str(ROOT / ".ci" / "build-image"), suite]
-        image = subprocess.run(build, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout.split()[-1]
-        variables = ("PYTHONPATH=/packages:/halves", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/examples", "LC_ALL=C.UTF-8")
-        log.run(
-            *("podman", "run", "--rm", "--replace", f"--name=preload-jemalloc-matrix-{suite}", "--cap-add=SYS_PTRACE"),
-            *(f"--volume={source}:/halves/{name}:ro" for name, source in HALVES.items()),
-            *(f"--volume={packages}:/packages:ro", f"--workdir=/halves/{COLLECTION}"),
-            *(f"--env={variable}" for variable in (*variables, "PYTHONDONTWRITEBYTECODE=1")),
-            *(image, "sh", "-euc", f'{COMPILER}; exec python3 "$@"', "sh", *PYTEST, *of_hosts()),
-        )
 
-    return work
+def contained(
+    log: Log, suite: str, packages: t.Sequence[str], halves: t.Mapping[str, Path], tests: t.Sequence[str]
+) -> None:
+    """Run unit tests in a container of a release of Debian, by its own Python with packages from the index."""
+    place = DIRECTORY / "packages" / log.path.stem
+    options = ("--quiet", "--upgrade", "--only-binary=:all:", f"--python-version={SUITES[suite]}")
+    log.run(sys.executable, "-m", "pip", "install", *options, "--target", place, *packages)
+    build = [str(ROOT / ".ci" / "build-image"), suite]
+    image = subprocess.run(build, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout.split()[-1]
+    variables = ("PYTHONPATH=/packages:/halves", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/examples", "LC_ALL=C.UTF-8")
+    log.run(
+        *("podman", "run", "--rm", "--replace", f"--name=preload-jemalloc-matrix-{suite}", "--cap-add=SYS_PTRACE"),
+        *(f"--volume={source}:/halves/{name}:ro" for name, source in halves.items()),
+        *(f"--volume={place}:/packages:ro", f"--workdir=/halves/{COLLECTION}"),
+        *(f"--env={variable}" for variable in (*variables, "PYTHONDONTWRITEBYTECODE=1")),
+        *(image, "sh", "-euc", f'{COMPILER}; exec python3 "$@"', "sh", *PYTEST, *tests),
+    )
 
 
 def index(log: Log) -> None:
@@ -214,7 +237,7 @@ def rows() -> t.Iterator[Row]:
             yield Row(f"{name} unit tests", units(core, python))
             yield Row(f"{name} sanity tests", sanity(core, python))
         name = f"ansible-core {core}, Python {PLAYED[core]}:"
-        yield Row(f"{name} scenario {SCENARIO} on Debian 11, 12, 13, testing", scenario(core, PLAYED[core]))
+        yield Row(f"{name} a service on Debian 11, 12, 13, testing", lab(core, PLAYED[core], SCENARIO))
     for python in TARGETS:
         yield Row(f"host's Python {python}: unit tests", target(python))
     for suite, python in SUITES.items():
@@ -227,7 +250,7 @@ def tried(row: Row, log: Log) -> str:
         row.work(log)
     except MissingError as error:
         return f"not here: {error}"
-    except FailedError as error:
+    except (FailedError, OSError, subprocess.CalledProcessError) as error:
         return f"FAILED: {error}"
     return "passed"
 

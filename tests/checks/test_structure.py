@@ -182,6 +182,7 @@ def test_what_is_switched_off_has_a_reason(mark: str) -> None:
 
 def test_tests_that_are_left_out_have_a_reason() -> None:
     names = {"pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.mark.xfail", "pytest.xfail"}
+    names.add("pytest.importorskip")
     found = [
         f"{name}:{node.lineno}"
         for name in PYTHON
