@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SEVERAL := -n 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help site test unit mutation lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule clean packages
+.PHONY: help site test unit mutation lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule matrix release clean packages
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -79,8 +79,18 @@ molecule: packages ## Run the molecule scenarios on systemd containers
 	@.ci/venv .venv-test requirements-test.txt
 	@.venv-test/bin/python -m pytest tests/scenarios $(ARGS)
 
+matrix: ## Try every ansible-core, Python and Debian, and print one table: ARGS='--only "core 2.19"', ARGS=--list
+	@.ci/venv .venv-test requirements-test.txt
+	@$(SUDO) .ci/packages --no-browser
+	@.venv-test/bin/python -m tests.matrix $(ARGS)
+
+release: ## Release the version in galaxy.yml: changelog, archive, its test in a clean container, commit and tag
+	@.ci/venv .venv-test requirements-test.txt
+	@$(SUDO) .ci/packages --no-browser
+	@PATH="$(CURDIR)/.venv-test/bin:$$PATH" .ci/release
+
 packages: # what the containers of the tests need from the distribution
 	@$(SUDO) .ci/packages
 
 clean: ## Remove the virtual environments and what the tests left here
-	rm -rf .venv .venv-test .venv-bench .venv-mutation .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output
+	rm -rf .venv .venv-test .venv-bench .venv-importer .venv-mutation .matrix .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output

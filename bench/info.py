@@ -138,7 +138,7 @@ def measure(name: str, proc: str, runs: int) -> bool:
 
 def start_ordinary(count: int) -> list[subprocess.Popen[bytes]]:
     """Start real processes, of programs that every host has."""
-    commands = (["sleep", "1000"], ["tail", "-f", "/dev/null"], ["sh", "-c", "read x"], ["bash", "-c", "read x"])
+    commands = [["sleep", "1000"], ["tail", "-f", "/dev/null"], ["sh", "-c", "read x"], ["bash", "-c", "read x"]]
     commands += (["perl", "-e", "<STDIN>"], [sys.executable, "-c", "input()"])
     return [
         subprocess.Popen(

@@ -62,7 +62,7 @@ def by_hand(tarball: str, arguments: t.Sequence[str], work: Path) -> float:
     return time.monotonic() - began
 
 
-def start(command: t.Sequence[str], times: int, environment: dict[str, str]) -> float:
+def start(command: list[str], times: int, environment: dict[str, str]) -> float:
     """Return the seconds that it takes to start a command and wait for its end, so many times."""
     began = time.monotonic()
     for _time in range(times):

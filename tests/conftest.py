@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What several kinds of tests share: running commands, a release that builds in no time, and calling a module."""
 
 from __future__ import annotations
@@ -30,8 +33,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.checkout import ROOT as ROOT
 
 Run = t.Callable[..., str]
 

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Fleets that are not there, for tests and benches: what jemalloc_info would return for their hosts, run after run."""
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ _DIFFERENT = 60
 
 def unit(name: str, **more: t.Any) -> dict[str, t.Any]:
     """Return a unit as the module returns it."""
-    usual = {
+    usual: dict[str, t.Any] = {
         "scope": "system" if name else "none",
         "container": "",
         "allocators": {"glibc": 1},

@@ -89,8 +89,7 @@ def attempt(chosen: t.Sequence[Trial], limit: float = TIME_LIMIT) -> t.Dict[Tria
         # A file, not a pipe: whatever a trial leaves running, nobody waits for it.
         output: t.IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 # it is read when the trial has ended
         try:
-            # run_command of AnsibleModule is not there in a process that outlives the module
-            process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+            process = subprocess.Popen(  # pylint: disable=ansible-bad-function # it outlives run_command's module
                 trial.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

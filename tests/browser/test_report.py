@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The report in a browser, as it opens from the disk: search, sorting, filters, curves, accessibility, no network."""
 
 from __future__ import annotations
@@ -222,7 +225,12 @@ def test_the_policy_holds(browser: Browser, page: Path) -> None:
     )
     assert browser.driver.title != "taken"
     said: list[str] = []
-    browser.until(lambda: said.extend(browser.console()) or len(said) >= 2)
+
+    def both_were_said() -> bool:
+        said.extend(browser.console())
+        return len(said) >= 2
+
+    browser.until(both_were_said)
     assert all("Content Security Policy" in one for one in said)
 
 

@@ -1,44 +1,26 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Linters, Ansible's own sanity tests, and what Galaxy asks of a collection: each has to be without findings."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import ansible_test
 import pytest
+import yaml
 
+from tests import checkout
 from tests.conftest import ROOT, Run
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what git knows or would take, at the only kind of path that ansible-test accepts."""
-    target = tmp_path_factory.mktemp("tree") / "ansible_collections" / "preload" / "jemalloc"
-    names = subprocess.check_output(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, encoding="utf-8"
-    )
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).exists():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    subprocess.check_call(["git", "init", "--quiet"], cwd=target)
-    subprocess.check_call(["git", "add", "--all"], cwd=target)
-    return target
-
-
-@pytest.fixture(scope="module")
-def interpreters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of links to every Python of this machine that can be a target, for ansible-test."""
-    directory = tmp_path_factory.mktemp("interpreters")
-    for minor in range(9, 15):
-        for place in (Path.home() / ".pyenv" / "versions", Path("/usr/bin")):
-            found = sorted([*place.glob(f"3.{minor}.*/bin/python3.{minor}"), *place.glob(f"python3.{minor}")])
-            if found and not (directory / f"python3.{minor}").exists():
-                (directory / f"python3.{minor}").symlink_to(found[-1])
-    return directory
+    return checkout.copy(tmp_path_factory.mktemp("tree"))
 
 
 def test_ruff(run: Run) -> None:
@@ -47,11 +29,12 @@ def test_ruff(run: Run) -> None:
 
 
 def test_mypy(run: Run, tree: Path) -> None:
-    package = "ansible_collections.preload.jemalloc.plugins"
     options = ["--strict", "--ignore-missing-imports", "--namespace-packages", "--explicit-package-bases"]
     # ansible-core has no types of its own
     options += ["--disable-error-code=misc", "--disable-error-code=no-any-return"]
-    run("mypy", *options, "-p", package, cwd=tree.parents[2], MYPYPATH=str(tree.parents[2]))
+    places = f"{tree.parents[2]}:{tree}/tests/faults"
+    run("mypy", *options, "-p", "ansible_collections.preload.jemalloc.plugins", cwd=tree.parents[2], MYPYPATH=places)
+    run("mypy", *options, "tests", "bench", ".ci/get_pip.py", cwd=tree, MYPYPATH=places)
 
 
 def test_yamllint(run: Run) -> None:
@@ -62,16 +45,10 @@ def test_ansible_lint(run: Run, tree: Path) -> None:
     run("ansible-lint", "--strict", "--nocolor", cwd=tree, ANSIBLE_COLLECTIONS_PATH=str(tree.parents[2]))
 
 
-def test_ansible_test_sanity(run: Run, tree: Path, interpreters: Path, environment: dict[str, str]) -> None:
-    # ansible-test downloads a bootstrap script for pip unless it finds one in its cache, under pip's version
-    import ansible_test
-
-    requirements = Path(ansible_test.__file__).parent / "_internal" / "python_requirements.py"
-    version = re.search(r"pip='([0-9.]+)'", requirements.read_text(encoding="utf-8"))
-    assert version
-    cache = Path.home() / ".ansible" / "test" / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(ROOT / ".ci" / "get_pip.py", cache / f"get_pip_{version[1].replace('.', '_')}.py")
+def test_ansible_test_sanity(run: Run, tree: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    # ansible-test downloads a bootstrap script for pip unless it finds one in its cache
+    checkout.bring_pip(Path(ansible_test.__file__).parent)
+    interpreters = checkout.link_interpreters(tmp_path)
     path = f"{Path(sys.executable).parent}:{interpreters}:{environment['PATH']}"
     run("ansible-test", "sanity", "--color", "no", cwd=tree, PATH=path)
 
@@ -88,18 +65,44 @@ def test_changelog(run: Run, tree: Path) -> None:
     run("antsibull-changelog", "lint", cwd=tree)
 
 
-def test_build(run: Run, tree: Path, tmp_path: Path) -> None:
+def test_galaxy_importer(run: Run, tree: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    run(".ci/venv", ".venv-importer", "requirements-importer.txt")
+    programs = ROOT / ".venv-importer" / "bin"
     run("ansible-galaxy", "collection", "build", "--output-path", str(tmp_path), ".", cwd=tree)
-    listing = run("tar", "--list", "--file", str(next(tmp_path.glob("*.tar.gz"))))
-    unwanted = [name for name in listing.split() if name.startswith((".", "tests", "molecule", "Makefile", "site.yml"))]
-    assert unwanted == []
-    wanted = {"README.md", "COPYING", "plugins/modules/jemalloc.py", "playbooks/site.yml"}
-    page = "plugins/plugin_utils/report"
-    assert wanted | {f"{page}/page.html.j2", f"{page}/page.js", f"{page}/uplot/LICENSE"} <= set(listing.split())
+    (archive,) = tmp_path.glob("*.tar.gz")
+    importer = (str(programs / "python"), "-m", "galaxy_importer.main", str(archive))
+    said = run(*importer, cwd=tmp_path, PATH=f"{programs}:{environment['PATH']}")
+    assert "Importer processing completed successfully" in said
+    assert [line for line in said.splitlines() if line.startswith(("WARNING", "ERROR"))] == []
+
+
+def test_licences(run: Run, tree: Path) -> None:
+    run("reuse", "lint", "--lines", cwd=tree)
+
+
+def test_markdown(run: Run) -> None:
+    run("pymarkdown", "scan", *(name for name in checkout.names() if name.endswith(".md")))
+
+
+@pytest.mark.parametrize(("schema", "pattern"), [("github-workflows", "workflows/*.yml"), ("dependabot", "*.yml")])
+def test_workflows(run: Run, schema: str, pattern: str) -> None:
+    paths = sorted(str(path) for path in (ROOT / ".github").glob(pattern))
+    run("check-jsonschema", f"--builtin-schema=vendor.{schema}", *paths)
+
+
+def test_workflows_call_what_is_there(run: Run) -> None:
+    workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/workflows").glob("*.yml")}
+    jobs = {name: job for workflow in workflows.values() for name, job in workflow["jobs"].items()}
+    commands = [step["run"] for job in jobs.values() for step in job.get("steps", []) if "run" in step]
+    targets = {target for command in commands for target in re.findall(r'(?:^|PATH" )make (\w+)', command)}
+    assert targets == {"matrix", "release"}
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for only in jobs["matrix"]["strategy"]["matrix"]["only"]:
+        run(sys.executable, "-m", "tests.matrix", "--list", "--only", only)
 
 
 def test_shellcheck(run: Run) -> None:
-    scripts = [
-        path for path in sorted((ROOT / ".ci").iterdir()) if path.read_bytes().startswith(b"#!/usr/bin/env bash")
-    ]
-    run("shellcheck", *map(str, scripts))
+    shebangs = (b"#!/usr/bin/env bash", b"#!/bin/bash", b"#!/bin/sh")
+    scripts = [name for name in checkout.names() if (ROOT / name).read_bytes().startswith(shebangs)]
+    assert {".ci/run", ".ci/release"} <= set(scripts)
+    run("shellcheck", *scripts)

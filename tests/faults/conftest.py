@@ -13,7 +13,7 @@ import pytest
 pytest.register_assert_rewrite("hosts", "lab")
 
 from hosts import PREFIX, Host  # noqa: E402 # what they assert is shown in full only if pytest knows before
-from lab import Lab  # noqa: E402
+from lab import Lab  # noqa: E402 # likewise
 
 
 @pytest.fixture

@@ -54,7 +54,11 @@ def tar(*members: tuple[tarfile.TarInfo, bytes], mode: t.Any = "w:gz", kind: int
 
 def raw(content: bytes) -> Harmful:
     """Return what writes bytes."""
-    return lambda path: path.write_bytes(content) and None
+
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
 
 
 def header(**fields: bytes) -> bytes:

@@ -28,6 +28,14 @@ from ansible_collections.preload.jemalloc.plugins.modules import jemalloc as mod
 Handler = http.server.BaseHTTPRequestHandler
 Behaviour = t.Callable[[Handler, bytes], None]
 
+
+class Quiet(http.server.ThreadingHTTPServer):
+    """A server that says nothing of connections that the other side gave up."""
+
+    def handle_error(self, *_arguments: t.Any) -> None:
+        """Say nothing."""
+
+
 HTML = b"<!DOCTYPE html><html><title>Please log in</title></html>"
 
 
@@ -156,8 +164,7 @@ def serving(data: bytes, behaviours: t.Sequence[Behaviour], tls: ssl.SSLContext 
             behaviours[min(len(requests), len(behaviours)) - 1](handler, data)
 
     handler = type("Answering", (Handler,), {"do_GET": answer, "log_message": lambda *_arguments: None})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.handle_error = lambda *_arguments: None
+    with Quiet(("127.0.0.1", 0), handler) as server:
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         scheme = "https" if tls else "http"

@@ -49,7 +49,7 @@ def traced(lab: Lab, prefix: Path, operation: Operation, log: Path, *options: st
 def changes(log: Path, prefix: Path) -> list[Call]:
     """Return the calls of a trace that changed something below the prefix."""
     counts: dict[str, t.Iterator[int]] = {}
-    found = []
+    found: list[Call] = []
     for line in log.read_text(errors="replace").splitlines():
         name, _parenthesis, rest = line.partition("(")
         number = next(counts.setdefault(name, itertools.count(1)))
@@ -86,7 +86,7 @@ def failing(lab: Lab, prefix: Path, operation: Operation, log: Path, call: Call,
         lab.store(operation, prefix)
         answer = traced(lab, prefix, operation, log, "-e", f"inject={call.name}:error={error}:when={number}")
         injected = [line for line in log.read_text(errors="replace").splitlines() if "(INJECTED)" in line]
-        if len(injected) == 1 and is_change(*injected[0].split("(", 1), prefix):
+        if len(injected) == 1 and is_change(*injected[0].partition("(")[::2], prefix=prefix):
             return answer, injected[0]
         lab.store(operation, prefix)
         traced(lab, prefix, operation, log)

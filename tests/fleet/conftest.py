@@ -53,7 +53,7 @@ def cached(clean: lab.Fleet, tarball: t.Callable[[str], tuple[str, str]]) -> tup
     """A fleet whose controller has a bundle in its cache, that one of its hosts built, and what asks for it."""
     path, checksum = tarball("9.9.9")
     clean.run("podman", "cp", path, f"{clean.oldest}:/root/")
-    wanted = {"jemalloc_version": "9.9.9", "jemalloc_checksum": checksum}
+    wanted: dict[str, t.Any] = {"jemalloc_version": "9.9.9", "jemalloc_checksum": checksum}
     clean.play("site", jemalloc_hosts=clean.oldest, jemalloc_origins=["/root"], **wanted)
     clean.play("site", jemalloc_hosts=clean.oldest, jemalloc_state="absent")
     return clean, {**wanted, "jemalloc_services": ["cron"], "jemalloc_method": "bundle"}

@@ -19,7 +19,7 @@ def test_a_host_that_builds_for_others(clean: Fleet, tarball: t.Callable[[str], 
     path, checksum = tarball("9.9.9")
     fleet.run("podman", "cp", path, f"{fleet.oldest}:/root/")
     others = [host for host in fleet.hosts if host != fleet.oldest]
-    wanted = {
+    wanted: dict[str, t.Any] = {
         "jemalloc_hosts": ":".join(others),
         "jemalloc_build_host": fleet.oldest,
         "jemalloc_version": "9.9.9",

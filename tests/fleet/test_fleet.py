@@ -20,7 +20,11 @@ Tarball = t.Callable[[str], tuple[str, str]]
 
 def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
     fleet = clean
-    wanted = {"jemalloc_version": "5.3.0", "jemalloc_origins": [sources.address], "jemalloc_services": ["cron"]}
+    wanted: dict[str, t.Any] = {
+        "jemalloc_version": "5.3.0",
+        "jemalloc_origins": [sources.address],
+        "jemalloc_services": ["cron"],
+    }
     sources.asked.clear()
     printed = fleet.play("site", **wanted)
     receipts = fleet.receipts("5.3.0", fleet.hosts)

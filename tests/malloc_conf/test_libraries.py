@@ -97,7 +97,7 @@ def packaged(directory: Path) -> Library:
     return Library(path, version, {"prof": True, "cxx": True}, directory / "empty")
 
 
-def built(version: str, whole: bool, directory: Path) -> Library:
+def built(directory: Path, version: str, whole: bool) -> Library:
     """Return a library that the module builds from a genuine source."""
     options = {"prof": whole, "cxx": whole and version >= "5"}
     arguments: dict[str, t.Any] = {"version": version, "prefix": str(directory / "opt"), "options": options}
@@ -126,7 +126,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Each library in turn."""
     directory = tmp_path_factory.mktemp("library")
     (directory / "empty").mkdir()
-    return built(*request.param, directory) if request.param else packaged(directory)
+    return built(directory, *request.param) if request.param else packaged(directory)
 
 
 def ranges(kind: str) -> list[tuple[str, str]]:
@@ -208,10 +208,10 @@ def test_the_ends_of_every_range(library: Library) -> None:
                 assert library.complaint(conf) == ""
                 assert library.serves(conf), conf
             if "." not in lowest:
-                for value in (int(lowest) - 1, int(highest) + 1):
-                    if (name, value) != ("hpa_dirty_mult", -1):
+                for beyond in (int(lowest) - 1, int(highest) + 1):
+                    if (name, beyond) != ("hpa_dirty_mult", -1):
                         with pytest.raises(JemallocError):
-                            malloc_conf.encode({name: value}, library.version, library.built)
+                            malloc_conf.encode({name: beyond}, library.version, library.built)
 
 
 def test_every_preset(library: Library) -> None:

@@ -77,7 +77,14 @@ def test_promtool_has_nothing_to_say_of_the_metrics(promtool: Promtool, written:
 
 
 def test_promtool_has_nothing_to_say_of_any_family(promtool: Promtool) -> None:
-    unit = {"name": "a", "scope": "system", "container": "", "uid": None, "allocators": {"jemalloc 5.3.1": 1}, "pss": 1}
+    unit: dict[str, t.Any] = {
+        "name": "a",
+        "scope": "system",
+        "container": "",
+        "uid": None,
+        "allocators": {"jemalloc 5.3.1": 1},
+        "pss": 1,
+    }
     unit.update(
         {"threads": 1, "rss": 1, "swap": 0, "started": 1, "configured": "5.3.1", "drift": [], "candidate": None}
     )

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The report as a task of a play: once for all hosts, whatever became of some, and nothing but what it says it does."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The README's first command as a newcomer runs it: a clean clone on a machine with Python, git, make and sudo."""
 
 from __future__ import annotations

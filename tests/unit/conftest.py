@@ -67,7 +67,7 @@ MAPPING = "7f12{number:08x}000-7f12{number:08x}fff {access} 00001000 08:01 {inod
 
 def maps_of(*paths: str, access: str = "r-xp") -> str:
     """Return maps as the kernel writes them: of each file its code, and one that is only read."""
-    lines = []
+    lines: t.List[str] = []
     for number, path in enumerate(paths):
         for each in ("r--p", access):
             place = {"number": len(lines), "inode": 1000 + number, "blanks": " " * 18}

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A real saving is reported as what it is, and none as none: programs of our own with and without jemalloc."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Two programs with and without jemalloc: one whose objects of mixed lifetimes fragment the malloc of glibc, one that
 takes its memory once. What they take is read from /proc, and told as measurements of a unit before and after enabling.
 """
@@ -46,7 +49,7 @@ def measure(program: Path, kind: str, preload: str = "") -> list[int]:
     """Return the resident memory of a program in bytes after each part of its work."""
     more = {"LD_PRELOAD": preload, "MALLOC_CONF": MALLOC_CONF} if preload else {}
     environment = {"PATH": os.defpath, **more}
-    sizes = []
+    sizes: list[int] = []
     with subprocess.Popen(
         [str(program), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="ascii", env=environment
     ) as process:

@@ -13,6 +13,7 @@ import typing as t
 from unittest import mock
 
 import pytest
+from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as base
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_image as action
@@ -50,7 +51,7 @@ class Play:
         self.said: t.List[str] = []
         self.built: t.Dict[str, t.Any] = BUILT
         (directory / "run").mkdir()
-        monkeypatch.setattr(base.constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
+        monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
         monkeypatch.setattr(base._DISPLAY, "display", lambda words, **_more: self.said.append(words))
         monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
 

@@ -91,7 +91,8 @@ def test_hosts_that_were_not_read(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("key", ["keep", "keep_days", "min_uptime"])
 def test_numbers_that_are_none(tmp_path: pathlib.Path, key: str) -> None:
-    result, _display = run(tmp_path, {"web1": FOUND}, **{key: 0})
+    wrong: t.Dict[str, t.Any] = {key: 0}
+    result, _display = run(tmp_path, {"web1": FOUND}, **wrong)
     assert (result["failed"], result["msg"]) == (True, f"{key}: 0 is too small; give at least 1.")
 
 

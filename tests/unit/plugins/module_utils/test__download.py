@@ -47,7 +47,7 @@ class Server:
 
 def refused(code: int, reason: str = "No") -> HTTPError:
     """Return the error of urllib for an answer."""
-    return HTTPError("http://x", code, reason, Message(), None)
+    return HTTPError("http://x", code, reason, Message(), io.BytesIO())
 
 
 def fetch(tmp_path: pathlib.Path, *answers: t.Union[Answer, Exception]) -> t.Tuple[t.Union[bytes, str], Server]:

@@ -14,6 +14,7 @@ import zipfile
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _collector as collector
 from ansible_collections.preload.jemalloc.plugins.module_utils import _exporter as exporter
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -82,7 +83,7 @@ def test_imports() -> None:
 
 
 def test_a_source_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter.collector, "__name__", f"{_HERE}._missing")
+    monkeypatch.setattr(collector, "__name__", f"{_HERE}._missing")
     with pytest.raises(JemallocError, match=r"^The source of .*_missing is not there, of which the program is made"):
         exporter.sources()
 

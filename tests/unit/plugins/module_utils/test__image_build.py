@@ -12,6 +12,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image_build as image_build
@@ -205,14 +206,14 @@ def test_a_build_that_fails(tmp_path: pathlib.Path, make: Make) -> None:
 
 
 def test_a_source_without_configure(tmp_path: pathlib.Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    unpack = image_build.archive.unpack
+    unpack = archive.unpack
 
     def snapshot(path: str, directory: str, holds: str) -> str:
         top = unpack(path, directory, holds)
         os.unlink(f"{top}/configure")
         return top
 
-    monkeypatch.setattr(image_build.archive, "unpack", snapshot)
+    monkeypatch.setattr(archive, "unpack", snapshot)
     builder = Builder(tmp_path, manager="apk")
     make(builder, GLIBC)
     assert ["n", "apk", "add", "autoconf"] in builder.commands("exec")

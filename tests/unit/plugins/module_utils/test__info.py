@@ -149,7 +149,7 @@ def test_pss_is_read_of_whole_units_the_largest_first(monkeypatch: pytest.Monkey
 
     def unit(rss: int, pids: t.Sequence[int], label: str = "jemalloc 5.3.1") -> t.Any:
         reported = {"rss": rss, "allocators": {label: len(pids)}, "configured": "", "candidate": None}
-        return reported, [observe.Process(pid, *[None] * 7) for pid in pids]  # type: ignore[arg-type]
+        return reported, [observe.Process(pid, *[None] * 7) for pid in pids]  # type: ignore[arg-type]  # only pids count
 
     given = [unit(1, [1]), unit(3, [2, 3]), unit(2, [4, 5]), unit(9, [6], "glibc"), unit(9, [7], "jemalloc (other)")]
     assert info.pids_for_pss(given, False) == [2, 3, 1]

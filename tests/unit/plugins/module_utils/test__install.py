@@ -96,7 +96,7 @@ def plan(request: install.Request, make_current: bool = True) -> store.Plan:
 def carry_out(host: Host, request: install.Request) -> t.Dict[str, t.Any]:
     """Install as the module does."""
     with publish.locked(request.prefix) as undo:
-        return install.carry_out(host, request, plan(request), undo)  # type: ignore[arg-type]
+        return install.carry_out(host, request, plan(request), undo)  # type: ignore[arg-type]  # as much of a Host as this takes
 
 
 def test_from_source_to_current(request_of: t.Callable[..., install.Request]) -> None:
@@ -288,7 +288,7 @@ def test_what_is_too_many_goes(request_of: t.Callable[..., install.Request]) -> 
     request = request_of("9.9.9")
     planned = store.plan_present(store.read(request.prefix), request.wish, True, 0)
     with publish.locked(request.prefix) as undo:
-        install.carry_out(Host(), request, planned, undo)  # type: ignore[arg-type]
+        install.carry_out(Host(), request, planned, undo)  # type: ignore[arg-type]  # as much of a Host as this takes
     assert store.read(request.prefix).describe() == {
         "installations": ["9.9.7", "9.9.9"],
         "current": "9.9.9",

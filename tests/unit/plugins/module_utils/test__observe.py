@@ -98,9 +98,14 @@ def test_a_program_is_looked_at_once(proc: Proc, monkeypatch: pytest.MonkeyPatch
         proc.add(pid, LIBC)
         (proc.top / str(pid) / "exe").unlink()
     (proc.top / "2" / "exe").symlink_to(proc.top / "1" / "program")
-    looked = []
+    looked: t.List[str] = []
     built_in = allocators.built_in
-    monkeypatch.setattr(allocators, "built_in", lambda path: looked.append(path) or built_in(path))
+
+    def look_and_tell(path: str) -> t.Any:
+        looked.append(path)
+        return built_in(path)
+
+    monkeypatch.setattr(allocators, "built_in", look_and_tell)
     labels = [process.allocator.label for _pid, process in sorted(look(proc).items())]
     assert labels == ["jemalloc (built in)", "jemalloc (built in)", "glibc"]
     assert len(looked) == 1
@@ -217,7 +222,7 @@ def test_no_text_of_proc_makes_it_fail(texts: t.Dict[str, bytes]) -> None:
 def running(*command: str, **more: t.Any) -> t.Iterator[int]:
     """Run a program while it is looked at, until it is past its start."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, **more) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(command, **pipes, **more) as process:  # type: ignore[call-overload]  # which of Popen's signatures it is depends on more
         try:
             assert process.stdout.read(2) == b"up"
             yield process.pid
@@ -249,17 +254,17 @@ def test_real_ones(prefix: str, tmp_path: pathlib.Path, library: pathlib.Path) -
     other, tcmalloc, mimalloc = (tmp_path / name for name in ("libjemalloc.so", "libtcmalloc.so.4", "libmimalloc.so.2"))
     for path in (other, tcmalloc, mimalloc):
         shutil.copy(str(library), str(path))
-    for path, label in (
+    for mapped, label in (
         (ours, "jemalloc 9.9.9"),
         (other, "jemalloc (other)"),
         (tcmalloc, "tcmalloc"),
         (mimalloc, "mimalloc"),
     ):
-        environment = {**os.environ, "LD_PRELOAD": str(path), "MALLOC_CONF": "narenas:2"}
+        environment = {**os.environ, "LD_PRELOAD": str(mapped), "MALLOC_CONF": "narenas:2"}
         with running(*PYTHON, env=environment) as pid:
             found = real(pid, prefix)
-            assert (found.allocator.label, found.allocator.path) == (label, str(path))
-            assert (found.malloc_conf, found.preloads) == ("narenas:2", str(path))
+            assert (found.allocator.label, found.allocator.path) == (label, str(mapped))
+            assert (found.malloc_conf, found.preloads) == ("narenas:2", str(mapped))
 
 
 @pytest.mark.parametrize("place", ["9.9.9", ".staging/tmpx/9.9.9", ".staging/tmpx/tree"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import pathlib
+import shutil
 import subprocess
 import typing as t
 import zlib
@@ -104,8 +105,8 @@ def unpacked(made: render.Rendered) -> t.Dict[str, str]:
 @pytest.fixture(autouse=True)
 def _no_dot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take dot away where this machine has it."""
-    which = render.shutil.which
-    monkeypatch.setattr(render.shutil, "which", lambda name: None if name == "dot" else which(name))
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == "dot" else which(name))
 
 
 def test_all_that_is_made(run: t.Callable[..., render.Rendered], calls: t.List[t.List[str]]) -> None:
@@ -199,7 +200,7 @@ def test_the_picture(
     program: t.Callable[[str, str], pathlib.Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(render.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     program("dot", 'echo "<svg>$(cat $2)</svg>"')
     assert unpacked(run(dump_12_0=dump()))["12.svg"] == "<svg>digraph</svg>\n"
     program("dot", "echo no fonts >&2; exit 1")

@@ -44,7 +44,7 @@ def activate(root: pathlib.Path, host: t.Optional[str], *entries: t.Any, exclude
     units = [systemd.Unit(each.name, "", wanted=each) for each in systemd.wanted_services(entries)]
     out = [systemd.Unit(each.name, "", wanted=each) for each in systemd.wanted_services(excluded)]
     wanted = preload.Scopes(
-        host, units, out, {"chromium": "/usr/bin/chromium"}, "5.3.1", {"5.3.1": False, "5.2.1": False}
+        host, units, out, {"chromium": "/usr/bin/chromium"}, "5.3.1", {"5.3.1": None, "5.2.1": None}
     )
     for change in preload.plan(wanted, texts, PREFIX)[0]:
         os.makedirs(os.path.dirname(change.path), exist_ok=True)

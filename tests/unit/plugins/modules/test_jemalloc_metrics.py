@@ -15,6 +15,7 @@ import yaml
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _exporter as exporter
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _timer as timer
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_metrics as module
 
@@ -340,7 +341,7 @@ def test_without_permission(run: Call, lab: Lab, monkeypatch: pytest.MonkeyPatch
     def fail(_path: str) -> t.NoReturn:
         raise PermissionError(13, "Permission denied", "/run/lock")
 
-    monkeypatch.setattr(changes.files, "lock", fail)
+    monkeypatch.setattr(files, "lock", fail)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert run()["msg"] == "/run/lock: Permission denied; run this as root (become: true)."
 

@@ -54,7 +54,10 @@ def test_need() -> None:
     assert need().age == (2, 36)
     assert need(libc="musl", libc_version="").age == ()
     assert need().key == need(libc_version="2.41", archives=[]).key
-    for more in ({"version": "5.3.0"}, {"architecture": "aarch64"}, {"options": {}}, {"libc": "musl"}, {"lg_page": 16}):
+    others: t.Tuple[t.Dict[str, t.Any], ...] = (
+        *({"version": "5.3.0"}, {"architecture": "aarch64"}, {"options": {}}, {"libc": "musl"}, {"lg_page": 16}),
+    )
+    for more in others:
         assert need(**more).key != need().key
 
 

@@ -9,6 +9,7 @@ import pathlib
 import typing as t
 
 import pytest
+import requests
 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
@@ -73,11 +74,11 @@ def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (downloading.requests.exceptions.SSLError("x"), "its certificate is not accepted; REQUESTS_CA_BUNDLE names "),
-        (downloading.requests.exceptions.ConnectTimeout("x"), "no connection within 10 s"),
-        (downloading.requests.exceptions.ConnectionError("x"), "no connection"),
-        (downloading.requests.exceptions.TooManyRedirects("Exceeded 30 redirects."), "Exceeded 30 redirects."),
-        (downloading.requests.exceptions.InvalidURL(), "InvalidURL"),
+        (requests.exceptions.SSLError("x"), "its certificate is not accepted; REQUESTS_CA_BUNDLE names "),
+        (requests.exceptions.ConnectTimeout("x"), "no connection within 10 s"),
+        (requests.exceptions.ConnectionError("x"), "no connection"),
+        (requests.exceptions.TooManyRedirects("Exceeded 30 redirects."), "Exceeded 30 redirects."),
+        (requests.exceptions.InvalidURL(), "InvalidURL"),
     ],
 )
 def test_reasons(error: Exception, reason: str) -> None:
