@@ -169,9 +169,9 @@ def test_bases_that_do_not_do(images: lab.Images, release: Release, run: Run, tm
 
 
 def containerfile() -> str:
-    """Return the README's Containerfile."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return t.cast("re.Match[str]", re.search(r"```dockerfile\n(.*?)```", readme, re.DOTALL))[1]
+    """Return the Containerfile of docs/containers.md."""
+    guide = (ROOT / "docs/containers.md").read_text(encoding="utf-8")
+    return t.cast("re.Match[str]", re.search(r"```dockerfile\n(.*?)```", guide, re.DOTALL))[1]
 
 
 def test_three_lines_of_a_containerfile(
