@@ -33,6 +33,11 @@ html_theme = "furo"
 html_title = f"{project} {version}"
 html_copy_source = False
 html_show_sphinx = False
+html_use_index = False
+# The summaries would be fetched, which no browser does for pages that are opened from the disk.
+html_show_search_summary = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 # An example in the docstrings may be a part of a playbook; the pages' own languages are right.
 highlight_language = "yaml+jinja"
 
@@ -59,17 +64,22 @@ class LinkNames(SphinxTransform):
     def apply(self, **_more: t.Any) -> None:
         """Put links around the names of a page, but for those in headings and in other links."""
         for literal in list(self.document.findall(nodes.literal)):
-            label = _label(literal.astext())
-            if label and isinstance(literal.parent, (nodes.paragraph, nodes.strong)):
+            if not isinstance(literal.parent, (nodes.paragraph, nodes.strong)):
+                continue
+            before = literal.previous_sibling()
+            label = _label(literal.astext(), before.astext() if before else "")
+            if label:
                 options = {"refdomain": "std", "reftype": "ref", "refexplicit": True, "refwarn": True}
                 link = addnodes.pending_xref("", reftarget=label, refdoc=self.env.docname, **options)
                 literal.replace_self(link)
                 link += literal
 
 
-def _label(text: str) -> str:
-    """Return the label in the reference that a name stands for, or nothing."""
+def _label(text: str, before: str) -> str:
+    """Return the label in the reference that a name stands for, by the words before it, or nothing."""
     ours = f"ansible_collections.{project}."
+    if text == f"{project}.jemalloc" and before.endswith("role "):
+        return f"{ours}jemalloc_role"
     plugin = text[len(project) + 1 :]
     if text == f"{project}.{plugin}" and plugin in _PLUGINS:
         return f"{ours}{plugin}_{_PLUGINS[plugin]}"
@@ -82,7 +92,17 @@ def _ansible(_app: Sphinx, _env: t.Any, node: t.Any, content: t.Any) -> nodes.re
     return nodes.reference("", "", content, internal=False, refuri=address) if address else None
 
 
+def _drop_contents(_app: Sphinx, document: nodes.document) -> None:
+    """Take out the lists of contents that antsibull-docs writes: the theme has one beside the page."""
+    for topic in list(document.findall(nodes.topic)):
+        if "contents" in topic["classes"]:
+            topic.parent.remove(topic)
+            for title in document.findall(nodes.title):
+                title.attributes.pop("refid", None)  # it leads back to that list
+
+
 def setup(app: Sphinx) -> None:
     """Tell Sphinx of what is ours."""
     app.add_transform(LinkNames)
+    app.connect("doctree-read", _drop_contents)
     app.connect("missing-reference", _ansible)
