@@ -20,7 +20,9 @@ SPECS = yaml.safe_load((ROOT / "roles/jemalloc/meta/argument_specs.yml").read_te
 
 def test_no_page_asks_the_network_for_anything(pages: dict[str, Page], site: Path) -> None:
     inside = (site.as_uri(), "data:", "blob:", "chrome:")  # the last is the browser's own first page
-    outside = [f"{page}: {url}" for page, found in pages.items() for url in found.requests if not url.startswith(inside)]
+    outside = [
+        f"{page}: {url}" for page, found in pages.items() for url in found.requests if not url.startswith(inside)
+    ]
     assert outside == []
     assert all(page in found.requests for page, found in pages.items())
 
@@ -43,7 +45,9 @@ def dead(link: str, pages: dict[str, Page]) -> str:
 
 
 def test_no_link_is_dead(pages: dict[str, Page]) -> None:
-    found = {f"{page}: {link}: {dead(link, pages)}" for page in pages for link in pages[page].links if dead(link, pages)}
+    found = {
+        f"{page}: {link}: {dead(link, pages)}" for page in pages for link in pages[page].links if dead(link, pages)
+    }
     assert sorted(found) == []
 
 
