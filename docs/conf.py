@@ -28,6 +28,7 @@ project_copyright = f"2026, {author}"
 extensions = ["myst_parser", "sphinx_antsibull_ext"]
 exclude_patterns = ["reference/index.rst", "reference/environment_variables.rst"]
 myst_heading_anchors = 3
+antsibull_ext_color_scheme = "none"  # site.css has the colours
 
 html_theme = "furo"
 html_title = f"{project} {version}"

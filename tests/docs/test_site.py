@@ -100,11 +100,13 @@ def test_names_are_links_to_the_reference(pages: dict[str, Page], site: Path) ->
     assert f"{reference}/jemalloc_role.html#{anchor}" in links
 
 
-@pytest.mark.parametrize("name", ["index", "troubleshooting", "comparison", "reference/jemalloc_module"])
+@pytest.mark.parametrize("name", ["index", "troubleshooting", "comparison", "how-it-works", "reference/jemalloc_module"])
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_no_page_is_wider_than_the_screen(browser: Browser, site: Path, name: str, size: tuple[int, int]) -> None:
     browser.open(site / f"{name}.html", size=size)
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    wide = "return [...document.querySelectorAll('.table-wrapper')].filter((one) => one.scrollWidth > one.clientWidth)"
+    assert size == PHONE or browser.run(f"{wide}.length") == 0
 
 
 def test_pictures_are_shown(browser: Browser, site: Path) -> None:
@@ -120,3 +122,10 @@ def test_the_search_finds(browser: Browser, site: Path) -> None:
     browser.driver.get(f"{(site / 'search.html').as_uri()}?q=narenas")
     browser.until(lambda: "Tuning" in browser.texts("#search-results li a"))
     assert browser.console() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "tuning", "troubleshooting", "reference/jemalloc_module"])
+def test_texts_can_be_read(browser: Browser, site: Path, name: str, scheme: str) -> None:
+    browser.open(site / f"{name}.html", scheme)
+    assert [one for one in browser.violations() if one.startswith("color-contrast")] == []
