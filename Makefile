@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SEVERAL := -n 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help site test unit mutation lint faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule matrix release clean packages
+.PHONY: help site test unit mutation lint docs faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule matrix release clean packages
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,10 @@ mutation: ## Find small changes of module_utils that no unit test notices: ARGS=
 lint: ## Run the linters and Ansible's sanity tests
 	@.ci/venv .venv-test requirements-test.txt
 	@.venv-test/bin/python -m pytest tests/checks $(ARGS)
+
+docs: ## Make the documentation site in build/docs/html
+	@.ci/venv .venv-docs requirements-docs.txt
+	@PATH="$(CURDIR)/.venv-docs/bin:$$PATH" .ci/docs $(ARGS)
 
 faults: packages ## Run in full the tests of faults, 300 moments of being killed, and of malloc_conf on old releases
 	@.ci/venv .venv-test requirements-test.txt
@@ -93,4 +97,4 @@ packages: # what the containers of the tests need from the distribution
 	@$(SUDO) .ci/packages
 
 clean: ## Remove the virtual environments and what the tests left here
-	rm -rf .venv .venv-test .venv-bench .venv-importer .venv-mutation .matrix .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output
+	rm -rf .venv .venv-test .venv-bench .venv-docs .venv-importer .venv-mutation .matrix build docs/reference .pytest_cache .ruff_cache .mypy_cache .coverage .hypothesis .ansible tests/output

@@ -138,7 +138,7 @@ scopes:
       description: The settings of jemalloc in it.
       type: str
   sample:
-    - path: /etc/systemd/system/puma.service.d/90-preload-jemalloc.conf
+    - path: /etc/systemd/system/puma.service.d/zz-preload-jemalloc.conf
       kind: service
       unit: puma.service
       ours: true
