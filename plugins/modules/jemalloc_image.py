@@ -55,8 +55,8 @@ options:
     default: missing
   platform:
     description:
-      - What O(base) is to be for, such as V(linux/arm64), where its name stands for images of several architectures. One
-        that is here for another is brought anew, unless O(pull=never).
+      - What O(base) is to be for, such as V(linux/arm64), where its name stands for images of several architectures.
+        One that is here for another is brought anew, unless O(pull=never).
       - Without it the image is for what O(base) is for that is here, or that the registry gives. O(builder) is always
         brought for the same.
       - Another architecture than that of the host takes an emulator there, such as the package qemu-user-static.
