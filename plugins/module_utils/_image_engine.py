@@ -181,13 +181,14 @@ class Engine:
         """Remove a container, which may run, or not be there."""
         self.run("rm", "--force", name)
 
-    def build(self, directory: str, platform: str) -> str:
-        """Build the Containerfile of a directory, whose context is in context, on a base for a platform.
+    def build(self, directory: str, platform: str = "") -> str:
+        """Build the Containerfile of a directory, whose context is in context; return the image's id.
 
-        Return the image's id.
+        platform is what it is for, where that is not what the engine builds for by itself.
         """
         listed, context = os.path.join(directory, "id"), os.path.join(directory, "context")
-        where = [f"--file={directory}/Containerfile", f"--iidfile={listed}", "--pull=false", f"--platform={platform}"]
+        where = [f"--file={directory}/Containerfile", f"--iidfile={listed}", "--pull=false"]
+        where += [f"--platform={platform}"] if platform else []
         self.ask("build", *where, context, about="base")
         with open(listed, encoding="ascii") as stream:
             return stream.read().strip().rpartition(":")[2]

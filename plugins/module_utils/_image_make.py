@@ -185,7 +185,7 @@ def _publish(
     if reason:
         raise JemallocError(f"The library is not fit for {job.wanted['base']}: {reason}; no image has got the name.")
     _write(job, library, whole, work)
-    built = job.engine.build(work, job.platform)
+    built = job.engine.build(work, job.platform if image_preflight.is_foreign(found) else "")
     try:
         trials = image_preflight.trials(there, job.base, found, path, bool(job.wanted["ld_preload"]))
         mapped = image_preflight.run(job.engine, job.container, built, trials, job.wanted, path)

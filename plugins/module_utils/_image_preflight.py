@@ -71,9 +71,14 @@ def unfit(data: bytes, found: Found) -> str:
     return ""
 
 
+def is_foreign(found: Found) -> bool:
+    """Whether an image is for another machine than this one."""
+    return found.here.architecture != os.uname().machine
+
+
 def check_machine(engine: Engine, name: str, base: Image, found: Found, called: str) -> None:
     """Refuse an image for another machine than this one whose programs do not run here, which takes an emulator."""
-    if found.here.architecture == os.uname().machine:
+    if not is_foreign(found):
         return
     status, output = _run(engine, name, base.id, Trial(found.loader, ("--help",)), {})
     if status and _NO_PROGRAM.search(output):

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import typing as t
 
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
-from tests.conftest import Run
 from tests.connections.lab import Container
+from tests.fleet.lab import wait_until
 
 LIBRARY = "/opt/jemalloc/9.9.9/lib/libjemalloc.so.2"
 MAPS = ("cat", "/proc/self/maps")
@@ -110,31 +111,55 @@ def test_an_upgrade_and_back(container: Container, release: Release) -> None:
     assert container.mapped("jemalloc.sh", *MAPS) == {LIBRARY.replace("9.9.9", "9.9.8")}
 
 
+MADE = "localhost/preload-jemalloc-connections:test"
+
+
+@pytest.fixture
+def commit(container: Container) -> t.Iterator[t.Callable[[], None]]:
+    """Make an image of what buildah has."""
+
+    def made() -> None:
+        container.run("buildah", "commit", "--quiet", container.name, MADE)
+
+    yield made
+    container.run("podman", "rmi", "--force", MADE, check=False)
+
+
 @pytest.mark.parametrize("container", ["buildah"], indirect=True)
-def test_an_image_is_committed(container: Container, release: Release, reach: Run) -> None:
-    wanted = {**release(container), "jemalloc_enabled": True}
-    container.play(**wanted, jemalloc_enabled_via="ld_so_preload")
-    made = "localhost/preload-jemalloc-connections:test"
+def test_an_image_with_the_environment(container: Container, release: Release, commit: t.Callable[[], None]) -> None:
+    container.play(**release(container), jemalloc_enabled=True)
+    container.run("buildah", "config", "--env=LD_PRELOAD=/opt/jemalloc/current/lib/libjemalloc.so", container.name)
+    commit()
+    printed = container.run("podman", "run", "--rm", "--network=none", MADE, *MAPS)
+    assert set(re.findall(r"/opt/jemalloc/\S+", printed)) == {LIBRARY}
+
+
+@pytest.mark.parametrize("container", ["buildah"], indirect=True)
+def test_a_container_of_such_an_image(container: Container, release: Release, commit: t.Callable[[], None]) -> None:
+    wanted = {"jemalloc_enabled": True, "jemalloc_enabled_via": "ld_so_preload"}
+    container.play(**release(container), **wanted)
+    commit()
+    derived = dataclasses.replace(container, engine="podman", name="preload-jemalloc-derived", image=MADE)
+    derived.start()
     try:
-        reach("buildah", "commit", "--quiet", container.name, made)
-        printed = reach("podman", "run", "--rm", "--network=none", made, *MAPS)
-        assert set(re.findall(r"/opt/jemalloc/\S+", printed)) == {LIBRARY}
-        container.play(**wanted)
-        reach("buildah", "config", "--env=LD_PRELOAD=/opt/jemalloc/current/lib/libjemalloc.so", container.name)
-        reach("buildah", "commit", "--quiet", container.name, made)
-        printed = reach("podman", "run", "--rm", "--network=none", made, *MAPS)
-        assert set(re.findall(r"/opt/jemalloc/\S+", printed)) == {LIBRARY}
+        assert derived.mapped(*MAPS) == {LIBRARY}
+        assert derived.play(**release(derived), **wanted)[1] == 0
+        # Nothing of a lower layer can be renamed or exchanged.
+        assert derived.play(**release(derived, "9.9.8"), **wanted)[1] == 1
+        assert derived.mapped(*MAPS) == {LIBRARY.replace("9.9.9", "9.9.8")}
+        assert derived.play(**release(derived), **wanted, jemalloc_verify=True)[1] == 1
+        assert derived.play(jemalloc_state="absent")[1] == 2
+        assert [line for line in derived.picture() if "jemalloc" in line and not line.startswith("/srv/")] == []
     finally:
-        reach("podman", "rmi", "--force", made, check=False)
+        derived.remove()
 
 
 @pytest.mark.parametrize("container", ["podman"], indirect=True)
-def test_a_container_is_not_its_host(container: Container, reach: Run) -> None:
+def test_a_container_is_not_its_host(container: Container) -> None:
     directory = "/opt/jemalloc/.staging/preload-jemalloc-connections"
     script = f"mkdir -p {directory} && cd {directory} && exec sleep 300"
-    reach("podman", "exec", "--detach", container.name, "sh", "-c", script)
+    container.run("podman", "exec", "--detach", container.name, "sh", "-c", script)
     look = "for each in /proc/[0-9]*/cwd; do readlink $each; done | grep -c '^/opt/jemalloc/.staging/' || true"
-    while container.shell(look).strip() != "1":
-        pass
+    wait_until(lambda: container.shell(look).strip() == "1")
     # What ends the build of a run that was killed must not take the container's for one of its own.
     assert processes.working_in("/opt/jemalloc/.staging") == []

@@ -343,6 +343,7 @@ def test_machine_that_does_not_run_here(
     other = type("Names", (), {"machine": "another"})
     monkeypatch.setattr(os, "uname", lambda: other)
     assert make(call, **packed())["changed"]
+    assert f"--platform=linux/{GO}" in podman.said("build")[0]
     monkeypatch.setattr(podman, "_run", lambda _words: (1, "exec /lib/ld.so: exec format error"))
     assert make(call, **packed(), enabled=True, tag="other:1")["msg"] == (
         f"base: base is for linux/{GO}, whose programs do not run here; install an emulator such as the package "
