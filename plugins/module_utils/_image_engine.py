@@ -49,6 +49,10 @@ class Image:
     layers: t.Tuple[str, ...] = ()
     names: t.Tuple[str, ...] = ()
 
+    def is_for(self, platform: str) -> bool:
+        """Whether it is for a platform such as linux/arm64, or for whatever it is where none is given."""
+        return not platform or platform.split("/")[1] == self.architecture
+
     @property
     def path(self) -> t.List[str]:
         """The directories in which its commands are looked for."""
@@ -135,15 +139,30 @@ class Engine:
         except JemallocError as error:
             raise JemallocError(f"{about}: {self.name} cannot be asked for {name}: {error}.") from error
 
-    def pulled(self, name: str, about: str, always: bool = False) -> Image:
-        """Return an image, which is brought from its registry if it is not here, or always."""
+    def pulled(self, name: str, about: str, always: bool = False, platform: str = "") -> Image:
+        """Return an image, which is brought from its registry if it is not here, or not for this platform, or always.
+
+        One that is here for another architecture keeps its name where none is brought in its place.
+        """
         found = self.image(name, about)
-        if found is None or always:
-            self.ask("pull", name, about=about)
+        if found is None or always or not found.is_for(platform):
+            options = [f"--platform={platform}"] if platform else []
+            status, output = self.run("pull", *options, name)
+            if status and found and not found.is_for(platform):
+                raise JemallocError(f"{self.misfit(about, name, found, platform)} ({_words(output)}).")
+            if status:
+                raise JemallocError(f"{about}: {self.name} pull ended with {status}: {_words(output)}.")
             found = self.image(name, about)
         if found is None:
             raise JemallocError(f"{about}: {self.name} pulled {name} and does not have it; name it in full.")
+        if not found.is_for(platform):
+            raise JemallocError(f"{self.misfit(about, name, found, platform)}.")
         return found
+
+    @staticmethod
+    def misfit(about: str, name: str, found: Image, platform: str) -> str:
+        """Return that an image is for another platform than the wanted one, as a sentence without its end."""
+        return f"{about}: {name} is for linux/{found.architecture}, and {platform} is wanted; name one for that"
 
     def export(self, image: Image, name: str, path: str) -> None:
         """Write the files of an image to an archive, by way of a container of that name in which nothing is run."""
@@ -162,10 +181,14 @@ class Engine:
         """Remove a container, which may run, or not be there."""
         self.run("rm", "--force", name)
 
-    def build(self, directory: str) -> str:
-        """Build the Containerfile of a directory, whose context is in context; return the image's id."""
+    def build(self, directory: str, platform: str = "") -> str:
+        """Build the Containerfile of a directory, whose context is in context; return the image's id.
+
+        platform is what it is for, where that is not what the engine builds for by itself.
+        """
         listed, context = os.path.join(directory, "id"), os.path.join(directory, "context")
         where = [f"--file={directory}/Containerfile", f"--iidfile={listed}", "--pull=false"]
+        where += [f"--platform={platform}"] if platform else []
         self.ask("build", *where, context, about="base")
         with open(listed, encoding="ascii") as stream:
             return stream.read().strip().rpartition(":")[2]

@@ -115,6 +115,17 @@ class Files:
         return next((place for place in places if self.resolve(place)), "")
 
 
+def check_platform(platform: str) -> str:
+    """Return a platform such as linux/arm64 as it is; JemallocError for what is none that this collection knows."""
+    parts = platform.split("/")
+    if platform and (len(parts) not in (2, 3) or parts[0] != "linux" or parts[1] not in _MACHINES or not all(parts)):
+        raise JemallocError(
+            f"platform: {platform!r} is none that this collection knows; write it like linux/arm64, with one of "
+            f"{', '.join(_MACHINES)}."
+        )
+    return platform
+
+
 def open_export(path: str) -> tarfile.TarFile:
     """Open the archive that an engine exported; JemallocError when it is none."""
     try:

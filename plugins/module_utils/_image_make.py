@@ -48,6 +48,11 @@ class Job:
     pull: bool = True
 
     @property
+    def platform(self) -> str:
+        """What the base is for, and so the builder and the image."""
+        return f"linux/{self.base.architecture}"
+
+    @property
     def container(self) -> str:
         """The name of the containers that it takes, one after the other: what a killed run left the next one finds."""
         return f"preload-jemalloc-{hashlib.sha256(self.tag.encode('utf-8')).hexdigest()[:12]}"
@@ -76,6 +81,7 @@ def make(host: Host, job: Job, check_mode: bool) -> t.Dict[str, t.Any]:
             there = image_files.Files(tar)
             found = image_files.look(there, job.base, job.wanted["base"])
             _check(host, job, there, found.here)
+            image_preflight.check_machine(job.engine, job.container, job.base, found, job.wanted["base"])
             library = _from_bundle(host, job, found.here, work)
             if library is None and not job.request.build:
                 return {"missing": install.missing(host, job.request, found.here)}
@@ -135,14 +141,13 @@ def _from_bundle(host: Host, job: Job, here: platform.Here, work: str) -> t.Opti
 def _built(host: Host, job: Job, here: platform.Here, work: str) -> Library:
     """Build the library in a container of the builder."""
     name = job.builder or image_build.BUILDERS[here.libc]
-    builder = job.engine.pulled(name, "builder") if job.pull else job.engine.image(name, "builder")
+    builder = job.engine.image(name, "builder")
+    if job.pull:
+        builder = job.engine.pulled(name, "builder", platform=job.platform)
     if builder is None:
         raise JemallocError(f"builder: {name} is not here, and may not be pulled (pull: never); load it.")
-    if builder.architecture != job.base.architecture:
-        raise JemallocError(
-            f"builder: {name} is for {builder.architecture}, and {job.wanted['base']} is for {job.base.architecture}; "
-            "name one for that."
-        )
+    if not builder.is_for(job.platform):
+        raise JemallocError(f"{job.engine.misfit('builder', name, builder, job.platform)}.")
     stage = image_build.Stage(job.engine, job.container, name, builder)
     tree, receipt = image_build.make(host, stage, job.request, here, work)
     receipt["files"] = store.fingerprint(tree)
@@ -180,7 +185,7 @@ def _publish(
     if reason:
         raise JemallocError(f"The library is not fit for {job.wanted['base']}: {reason}; no image has got the name.")
     _write(job, library, whole, work)
-    built = job.engine.build(work)
+    built = job.engine.build(work, job.platform if image_preflight.is_foreign(found) else "")
     try:
         trials = image_preflight.trials(there, job.base, found, path, bool(job.wanted["ld_preload"]))
         mapped = image_preflight.run(job.engine, job.container, built, trials, job.wanted, path)

@@ -40,6 +40,9 @@ _READ_MAPS = 'while read -r line; do echo "$line"; done < /proc/self/maps'
 
 _MAPS = "/proc/self/maps"
 
+# What runtimes say of a program for a machine that is neither this one nor emulated.
+_NO_PROGRAM = re.compile("exec format error", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -66,6 +69,23 @@ def unfit(data: bytes, found: Found) -> str:
     if family not in ("", found.here.libc):
         return f"it is linked to {family}, and the image has {found.here.libc}"
     return ""
+
+
+def is_foreign(found: Found) -> bool:
+    """Whether an image is for another machine than this one."""
+    return found.here.architecture != os.uname().machine
+
+
+def check_machine(engine: Engine, name: str, base: Image, found: Found, called: str) -> None:
+    """Refuse an image for another machine than this one whose programs do not run here, which takes an emulator."""
+    if not is_foreign(found):
+        return
+    status, output = _run(engine, name, base.id, Trial(found.loader, ("--help",)), {})
+    if status and _NO_PROGRAM.search(output):
+        raise JemallocError(
+            f"base: {called} is for linux/{base.architecture}, whose programs do not run here; install an emulator "
+            "such as the package qemu-user-static, or do this on a host for that."
+        )
 
 
 def trials(files: Files, base: Image, found: Found, library: str, preloaded: bool) -> t.List[Trial]:

@@ -41,20 +41,25 @@ class Member(t.NamedTuple):
 def members(units: t.Collection[t.Tuple[str, bool]], proc: str = "/proc") -> t.Dict[Member, t.List[int]]:
     """Return the processes of these units (name, whether a user's), found as systemd does it: by their control groups.
 
-    A template stands for all its instances.
+    A template stands for all its instances. The services of a container are not those of its host.
     """
     found: t.Dict[Member, t.List[int]] = {}
+    own = cgroups.containers(_cgroup("self", proc))
     for name in os.listdir(proc):
-        if not name.isdigit():
-            continue
-        try:
-            with open(os.path.join(proc, name, "cgroup"), encoding="utf-8", errors="replace") as stream:
-                member = member_of(stream.read(), units)
-        except OSError:  # it ended meanwhile
-            continue
-        if member:
+        cgroup = _cgroup(name, proc) if name.isdigit() else ""
+        member = member_of(cgroup, units)
+        if member and cgroups.containers(cgroup) == own:
             found.setdefault(member, []).append(int(name))
     return found
+
+
+def _cgroup(name: str, proc: str) -> str:
+    """Return the control groups of a process, empty for one that ended meanwhile."""
+    try:
+        with open(os.path.join(proc, name, "cgroup"), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def member_of(cgroup: str, units: t.Collection[t.Tuple[str, bool]]) -> t.Optional[Member]:
@@ -126,9 +131,14 @@ def working_in(directory: str, proc: str = "/proc") -> t.List[int]:
     for name in os.listdir(proc):
         if name.isdigit():
             with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
-                if os.readlink(os.path.join(proc, name, "cwd")).startswith(f"{directory}/"):
-                    found.append(int(name))
+                inside = os.readlink(os.path.join(proc, name, "cwd")).startswith(f"{directory}/")
+                found += [int(name)] if inside and _has_our_root(name, proc) else []
     return found
+
+
+def _has_our_root(name: str, proc: str) -> bool:
+    """Whether a process sees the same files below / as this one: that of a container has paths of its own."""
+    return os.path.samefile(os.path.join(proc, name, "root"), "/")
 
 
 def descendants(pid: int, proc: str = "/proc") -> t.List[int]:
@@ -157,5 +167,5 @@ def mapping(path: str, proc: str = "/proc") -> t.List[int]:
                     maps_it = f" {path}\n" in stream.read()
                 with open(os.path.join(proc, name, "environ"), encoding="utf-8", errors="replace") as stream:
                     asked_for = "LD_PRELOAD=" in stream.read()
-                found += [int(name)] if maps_it and not asked_for else []
+                found += [int(name)] if maps_it and not asked_for and _has_our_root(name, proc) else []
     return found

@@ -119,9 +119,16 @@ options:
       - Services that are going to preload the installation. They are only looked up, before anything is changed, so
         that a wrong name is not found after a build.
       - Each is a name or a mapping, as in O(preload.jemalloc.jemalloc_preload#module:services).
+      - On a host whose init is not systemd they are refused.
     type: list
     elements: raw
     default: []
+  for_metrics:
+    description:
+      - Whether M(preload.jemalloc.jemalloc_metrics) is going to follow, which a host whose init is not systemd refuses
+        here already, before anything is changed.
+    type: bool
+    default: false
   released:
     description:
       - Files that M(preload.jemalloc.jemalloc_preload) took away in this play, as its return value C(files) says.
@@ -252,6 +259,7 @@ ARGUMENTS = {
     "missing": {"type": "dict", "default": {}},
     "build_packages": {"type": "bool", "default": True},
     "for_services": {"type": "list", "elements": "raw", "default": []},
+    "for_metrics": {"type": "bool", "default": False},
     "released": {"type": "list", "elements": "path", "default": []},
 }
 
@@ -262,6 +270,8 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     What only a change needs is loaded only for one: most runs find that all is as it should be.
     """
     params = module.params
+    if params["for_metrics"]:
+        check_metrics()
     release, wish = wanted(module, prefix)
     before = store.read(prefix, params["verify"], wish.version)
     planned = plan(before, wish, params)
@@ -291,6 +301,17 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
             return {**report(before, planned, wish.version), **done}
     except install.NothingFitsError as lack:
         return report(before, planned, wish.version, lack.missing)
+
+
+def check_metrics() -> None:
+    """Refuse metrics where nothing could write them."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+
+    if not systemd.is_running():
+        raise JemallocError(
+            "metrics: systemd is not the init of this host, and metrics need its timers; leave them out for it "
+            "(jemalloc_metrics: false)."
+        )
 
 
 def wanted(module: AnsibleModule, prefix: str) -> t.Tuple[catalogue.Release, store.Wish]:

@@ -55,6 +55,14 @@ options:
     type: str
     choices: [missing, always, never]
     default: missing
+  platform:
+    description:
+      - What O(base) is to be for, such as V(linux/arm64), where its name stands for images of several architectures.
+        One that is here for another is brought anew, unless O(pull=never).
+      - Without it the image is for what O(base) is for that is here, or that the registry gives. O(builder) is always
+        brought for the same.
+      - Another architecture than that of the host takes an emulator there, such as the package qemu-user-static.
+    type: str
   version:
     description:
       - The release, for example V(5.1.0). Without it the newest one that this collection was tested with.
@@ -99,7 +107,8 @@ options:
   builder:
     description:
       - The image in a container of which the library is built. It has a compiler, or C(apt-get), C(dnf), C(zypper) or
-        C(apk) and a network to get one, and is for the architecture of the base.
+        C(apk) and a network to get one. One that is here for another architecture than that of the base is brought for
+        that, where there is such a one.
       - For a base with glibc it must have glibc, which should not be newer than the base's. For a base with musl it has
         musl, or C(musl-gcc), as Debian's package musl-tools brings it.
       - Without it C(docker.io/library/debian:11) for glibc, and C(docker.io/library/alpine:3) for musl.
@@ -140,6 +149,13 @@ EXAMPLES = r"""
     base: team/app:1.0
     tag: team/app:1.0-jemalloc
     version: 5.3.0
+
+- name: One for another architecture, by an emulator
+  preload.jemalloc.jemalloc_image:
+    base: docker.io/library/debian:13
+    tag: debian-jemalloc:13-arm64
+    platform: linux/arm64
+    enabled: true
 
 - name: One from a bundle, without a build
   preload.jemalloc.jemalloc_image:
@@ -207,6 +223,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image as image
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image_engine as engines
+from ansible_collections.preload.jemalloc.plugins.module_utils import _image_files as image_files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image_make as making
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
@@ -220,6 +237,7 @@ ARGUMENTS = {
     "tag": {"type": "str", "required": True},
     "engine": {"type": "str", "choices": ["auto", "podman", "docker"], "default": "auto"},
     "pull": {"type": "str", "choices": ["missing", "always", "never"], "default": "missing"},
+    "platform": {"type": "str"},
     "version": {"type": "str"},
     "enabled": {"type": "bool", "default": False},
     "entrypoint": {"type": "bool", "default": False},
@@ -235,13 +253,17 @@ ARGUMENTS = {
 
 def base_of(engine: engines.Engine, params: t.Mapping[str, t.Any], check_mode: bool) -> t.Optional[engines.Image]:
     """Return the image to start from, None in check mode when it is not here: that pulls nothing."""
-    name, pull = params["base"], params["pull"]
+    name, pull, platform = params["base"], params["pull"], image_files.check_platform(params["platform"] or "")
     if pull != "never" and not check_mode:
-        return engine.pulled(name, "base", pull == "always")
+        return engine.pulled(name, "base", pull == "always", platform)
     found = engine.image(name, "base")
     if found is None and pull == "never":
         raise JemallocError(f"base: {name} is not here, and may not be pulled (pull: never); load it first.")
-    return found
+    if found is None or found.is_for(platform):
+        return found
+    if pull == "never":
+        raise JemallocError(f"{engine.misfit('base', name, found, platform)}.")
+    return None
 
 
 def run(module: AnsibleModule) -> t.Dict[str, t.Any]:
@@ -259,7 +281,8 @@ def run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     present = image.recipe_of(old)
     result = report(tag, release.version, params["prefix"], present, old)
     if base is None:
-        host.warn(f"{params['base']} is not here, so it cannot be looked at before it is pulled.")
+        what = f" for {params['platform']}" if params["platform"] else ""
+        host.warn(f"{params['base']} is not here{what}, so it cannot be looked at before it is pulled.")
         return {**result, "changed": True, "image": None}
     wanted = image.recipe(base, engine.name_for_builder(base, params["base"]), params, release.version, conf)
     job = making.Job(

@@ -347,7 +347,8 @@ def wanted_scopes(module: AnsibleModule, host: Host, prefix: str) -> preload.Sco
     elif via and not systemd.is_running():
         host.warn(
             "systemd is not the init of this host: logins, ssh and cron preload the library as far as they use PAM; "
-            "whatever else starts services here has to do it by jemalloc.sh or via: ld_so_preload."
+            "whatever else starts processes here, such as the engine of a container, has to do it by jemalloc.sh, by "
+            f"LD_PRELOAD={store.library(prefix)} in what it gives them, or via: ld_so_preload."
         )
     return scopes
 
@@ -375,9 +376,10 @@ def kept_out(host: Host, names: t.Sequence[str]) -> t.Tuple[t.List[systemd.Unit]
             continue
         program = places.find_command(name, os.environ.get("PATH", "")) if "/" not in name else ""
         if not program:
-            raise JemallocError(
-                f"exclude: {name!r} is neither a service of this host nor a command on the PATH; take it off the list."
-            )
+            what = "neither a service of this host nor a command on the PATH"
+            if not systemd.is_running():
+                what = "not a command on the PATH, and services are only kept out where systemd is the init"
+            raise JemallocError(f"exclude: {name!r} is {what}; take it off the list.")
         own = [path for path in places.present_commands() if os.path.basename(path) == name]
         path = places.command_path(name)
         if os.path.lexists(path) and not own:

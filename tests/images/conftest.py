@@ -9,6 +9,7 @@ import typing as t
 
 import pytest
 
+from tests import sources
 from tests.conftest import Run
 from tests.images import lab
 
@@ -50,3 +51,10 @@ def release(tarball: t.Callable[[str], tuple[str, str]]) -> t.Callable[[str], di
         return {"jemalloc_version": version, "jemalloc_checksum": checksum, "jemalloc_origins": [path]}
 
     return variables
+
+
+@pytest.fixture(scope="session")
+def genuine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, t.Any]:
+    """The variables of the playbook for a release of jemalloc itself."""
+    path = sources.fetch("5.3.0", tmp_path_factory.mktemp("genuine") / "jemalloc-5.3.0.tar.bz2")
+    return {"jemalloc_version": "5.3.0", "jemalloc_origins": [str(path)]}

@@ -44,15 +44,16 @@ int main(int count, char **names) {
 MAPS = "/proc/self/maps"
 
 
-def debian(run: Run, directory: Path, suite: str, what: t.Sequence[str]) -> str:
+def debian(run: Run, directory: Path, suite: str, what: t.Sequence[str], architecture: str = "amd64") -> str:
     """Return an image of a Debian release, which is made unless it is there already."""
-    name = f"localhost/preload-jemalloc-image-{suite}"
+    name = f"localhost/preload-jemalloc-image-{suite}" + (f"-{architecture}" if architecture != "amd64" else "")
     image = f"{name}:{hashlib.sha256(json.dumps([suite, *what]).encode()).hexdigest()[:12]}"
     if subprocess.run(["podman", "image", "exists", image], check=False).returncode:
         more = ['--aptopt=Acquire::Check-Valid-Until "false"'] if suite in ("forky", "sid") else []
-        options = ["--quiet", "--dpkgopt=force-unsafe-io", *what, *more]
+        options = ["--quiet", f"--architectures={architecture}", "--dpkgopt=force-unsafe-io", *what, *more]
         run("mmdebstrap", *options, suite, str(directory / "root.tar"), TMPDIR=str(directory))
-        run("podman", "import", "--quiet", '--change=CMD ["sleep", "60"]', str(directory / "root.tar"), image)
+        made = ("--quiet", f"--arch={architecture}", '--change=CMD ["sleep", "60"]')
+        run("podman", "import", *made, str(directory / "root.tar"), image)
         (directory / "root.tar").unlink()
     return image
 

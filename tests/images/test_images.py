@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
-from tests import sources
 from tests.conftest import ROOT, Run
 from tests.images import lab
 
@@ -192,13 +191,6 @@ def test_three_lines_of_a_containerfile(
     run("podman", "build", "--pull=false", f"--tag={images.name('lines')}", str(tmp_path))
     library = "/opt/jemalloc-9.9.9/lib/libjemalloc.so.2"
     assert images.mapped(images.name("lines"), "cat", lab.MAPS) == {library}
-
-
-@pytest.fixture(scope="module")
-def genuine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, t.Any]:
-    """The variables of the playbook for a release of jemalloc itself."""
-    path = sources.fetch("5.3.0", tmp_path_factory.mktemp("genuine") / "jemalloc-5.3.0.tar.bz2")
-    return {"jemalloc_version": "5.3.0", "jemalloc_origins": [str(path)]}
 
 
 @pytest.mark.full

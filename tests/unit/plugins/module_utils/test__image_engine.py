@@ -141,6 +141,21 @@ def test_pulled() -> None:
     assert run.asked[1] == ["podman", "pull", "a"]
 
 
+def test_pulled_for_another_platform() -> None:
+    run = Answers(THERE)
+    assert engines.Engine(run, "podman").pulled("a", "base", platform="linux/arm64/v8").id == "59ae"
+    assert len(run.asked) == 1
+    amd64 = (0, json.dumps([{**PODMAN, "Architecture": "amd64"}]))
+    run = Answers(amd64, (0, ""), THERE)
+    assert engines.Engine(run, "podman").pulled("a", "base", platform="linux/arm64").architecture == "arm64"
+    assert run.asked[1] == ["podman", "pull", "--platform=linux/arm64", "a"]
+    message = "base: a is for linux/amd64, and linux/arm64 is wanted; name one for that"
+    for answers, end in (((amd64, (125, "Error: no route")), " (Error: no route)."), ((amd64, (0, ""), amd64), ".")):
+        with pytest.raises(JemallocError) as caught:
+            engines.Engine(Answers(*answers), "podman").pulled("a", "base", platform="linux/arm64")
+        assert str(caught.value) == message + end
+
+
 @pytest.mark.parametrize("name", ["", "--help"])
 def test_name_that_is_none(name: str) -> None:
     run = Answers()
@@ -174,11 +189,11 @@ def test_export_leaves_no_container() -> None:
 def test_build(tmp_path: pathlib.Path) -> None:
     (tmp_path / "id").write_text("sha256:abc\n")
     run = Answers()
-    assert engines.Engine(run, "podman").build(str(tmp_path)) == "abc"
+    assert engines.Engine(run, "podman").build(str(tmp_path), "linux/arm64") == "abc"
     assert run.asked == [
         [
             *("podman", "build", f"--file={tmp_path}/Containerfile", f"--iidfile={tmp_path}/id", "--pull=false"),
-            f"{tmp_path}/context",
+            *("--platform=linux/arm64", f"{tmp_path}/context"),
         ]
     ]
 

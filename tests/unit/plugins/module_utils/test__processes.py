@@ -119,6 +119,18 @@ def test_members(proc: pathlib.Path) -> None:
     assert {member.name: sorted(pids) for member, pids in found.items()} == {"puma.service": [10, 11, 12]}
 
 
+def test_members_of_a_container(tmp_path: pathlib.Path) -> None:
+    inside = f"/machine.slice/libpod-{'a' * 64}.scope"
+    for name, path in (("1", ""), ("2", inside), ("3", f"{inside}/libpod-{'b' * 64}.scope")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup").write_text(f"0::{path}/system.slice/cron.service\n")
+    units = [("cron.service", False)]
+    assert list(processes.members(units, str(tmp_path)).values()) == [[1]]
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text(f"0::{inside}/init.scope\n")  # we are in the first container
+    assert list(processes.members(units, str(tmp_path)).values()) == [[2]]
+
+
 def test_installations_of(proc: pathlib.Path) -> None:
     assert processes.installations_of([10, 11, 12, 30, 99], PREFIX, str(proc)) == {10: {"5.3.1"}, 12: set()}
 
@@ -187,7 +199,11 @@ def test_working_in(tmp_path: pathlib.Path) -> None:
     for name, target in targets.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "cwd").symlink_to(target)
+        (tmp_path / name / "root").symlink_to("/")
     (tmp_path / "5").mkdir()
+    (tmp_path / "6").mkdir()  # the process of a container, in which that path is another directory
+    (tmp_path / "6" / "cwd").symlink_to("/a/b/c")
+    (tmp_path / "6" / "root").symlink_to(tmp_path)
     assert sorted(processes.working_in("/a/b", str(tmp_path))) == [2, 4]
 
 
@@ -214,8 +230,10 @@ def test_mapping(tmp_path: pathlib.Path) -> None:
         (1, "7f00-7f01 r-xp 0 08:01 12   /lib/x.so\n7f02-7f03 r-xp 0 08:01 13   /lib/y.so\n", "A=1\0"),
         (2, "7f00-7f01 r-xp 0 08:01 12   /lib/x.so\n", "A=1\0LD_PRELOAD=/lib/x.so\0"),
         (3, "7f00-7f01 r-xp 0 08:01 12   /lib/x.so.2\n", ""),
+        (5, "7f00-7f01 r-xp 0 08:01 14   /lib/x.so\n", ""),  # the process of a container
     ):
         (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "root").symlink_to(tmp_path if pid == 5 else "/")
         (tmp_path / str(pid) / "maps").write_text(maps)
         (tmp_path / str(pid) / "environ").write_text(environment)
     (tmp_path / "4").mkdir()  # it ended while the directory was read

@@ -106,6 +106,27 @@ def test_a_service_that_is_not_known_is_found_before_a_build(
     assert not os.path.exists(prefix)
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_what_needs_systemd_is_refused_before_a_build(
+    call: Call, prefix: str, root: pathlib.Path, installed: t.Callable[..., None], check: bool
+) -> None:
+    (root / "run/systemd/system").rmdir()
+    services = call(module, _check=check, prefix=prefix, for_services=["puma"])
+    assert services["msg"] == (
+        "services: puma.service cannot be looked up, systemd is not the init of this host; run the command by "
+        "jemalloc.sh instead."
+    )
+    metrics = (
+        "metrics: systemd is not the init of this host, and metrics need its timers; leave them out for it "
+        "(jemalloc_metrics: false)."
+    )
+    assert call(module, _check=check, prefix=prefix, for_metrics=True)["msg"] == metrics
+    assert not os.path.exists(prefix)
+    installed(prefix, "9.9.9")
+    wanted = {"version": "9.9.9", "checksum": f"sha256:{'0' * 64}", "current": False}
+    assert call(module, _check=check, prefix=prefix, for_metrics=True, **wanted)["msg"] == metrics
+
+
 def test_no_compiler_is_found_in_check_mode_too(call: Call, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/apk" if name == "apk" else None)
     assert wrong(call, prefix=prefix, version="5.1.0", build_packages=False) == (

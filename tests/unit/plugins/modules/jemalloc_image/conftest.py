@@ -71,8 +71,8 @@ class Podman:
         return (0, json.dumps([found])) if found else (125, "Error: image not known")
 
     def _pull(self, words: t.List[str]) -> t.Tuple[int, str]:
-        if words[0] in self.registry:
-            self.images[words[0]] = self.registry[words[0]]
+        if words[-1] in self.registry:
+            self.images[words[-1]] = self.registry[words[-1]]
             return 0, ""
         return 125, "Error: no such registry"
 

@@ -52,7 +52,7 @@ def test_build(call: Call, podman: Podman, builds: t.Dict[str, t.Any], tmp_path:
 def test_default_builder_is_pulled(call: Call, podman: Podman) -> None:
     failed = make(call, **RELEASE)
     assert failed["msg"] == "builder: podman pull ended with 125: Error: no such registry."
-    assert podman.said("pull") == [["docker.io/library/debian:11"]]
+    assert podman.said("pull") == [[f"--platform=linux/{GO}", "docker.io/library/debian:11"]]
     failed = make(call, **RELEASE, pull="never")
     assert failed["msg"] == (
         "builder: docker.io/library/debian:11 is not here, and may not be pulled (pull: never); load it."
@@ -61,8 +61,38 @@ def test_default_builder_is_pulled(call: Call, podman: Podman) -> None:
 
 def test_builder_for_another_machine(call: Call, podman: Podman) -> None:
     podman.images["builder"]["Architecture"] = "riscv64"
-    assert make(call, **RELEASE, builder="builder")["msg"] == (
-        f"builder: builder is for riscv64, and base is for {GO}; name one for that."
+    message = f"builder: builder is for linux/riscv64, and linux/{GO} is wanted; name one for that"
+    assert make(call, **RELEASE, builder="builder")["msg"] == f"{message} (Error: no such registry)."
+    assert make(call, **RELEASE, builder="builder", pull="never")["msg"] == f"{message}."
+    assert podman.said("run") == []
+
+
+def test_base_for_another_machine(call: Call, podman: Podman, packed: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {**packed(), "platform": f"linux/{GO}"}
+    podman.registry["base"] = podman.images["base"]
+    podman.images["base"] = {**podman.images["base"], "Architecture": "riscv64"}
+    assert make(call, **wanted, pull="never")["msg"] == (
+        f"base: base is for linux/riscv64, and linux/{GO} is wanted; name one for that."
+    )
+    assert make(call, True, **wanted)["changed"]
+    assert podman.warnings == [f"base is not here for linux/{GO}, so it cannot be looked at before it is pulled."]
+    assert make(call, **wanted)["changed"]
+    assert not make(call, **wanted)["changed"]
+    assert podman.said("pull") == [[f"--platform=linux/{GO}", "base"]]
+    assert make(call, **{**wanted, "platform": "arm64"})["msg"].startswith("platform: 'arm64' is none that this ")
+
+
+def test_machine_that_does_not_run_here(
+    call: Call, podman: Podman, packed: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = type("Names", (), {"machine": "another"})
+    monkeypatch.setattr(os, "uname", lambda: other)
+    assert make(call, **packed())["changed"]
+    assert f"--platform=linux/{GO}" in podman.said("build")[0]
+    monkeypatch.setattr(podman, "_run", lambda _words: (1, "exec /lib/ld.so: exec format error"))
+    assert make(call, **packed(), enabled=True, tag="other:1")["msg"] == (
+        f"base: base is for linux/{GO}, whose programs do not run here; install an emulator such as the package "
+        "qemu-user-static, or do this on a host for that."
     )
 
 
