@@ -17,6 +17,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _container_files as container_files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
@@ -158,6 +159,7 @@ def is_ours(text: str) -> bool:
 def references(directory: str, root: str = "/") -> t.List[str]:
     """Return the files that refer to something below a directory: to a store or to one of its installations."""
     paths = [os.path.join(root, _MANAGER), *present_drop_ins(root), os.path.join(root, _ENVIRONMENT)]
+    paths += container_files.present(root)
     found = []
     for path in paths:
         text = files.read_text(path) or ""
