@@ -40,8 +40,8 @@ _PROJECT, _SERVICE, _DIRECTORY, _FILES = (
 # What each of them is called by, and whose containers it runs.
 _COMMANDS = (("podman", ("podman-compose",)), ("docker", ("docker", "compose")))
 
-# A service in an override file of ours, with what it preloads.
-_PART = re.compile(r'^  "([^"]+)":\n(?:    .*\n)*?      LD_PRELOAD: (".*")\n', re.MULTILINE)
+# A service in an override file of ours, with its settings.
+_PART = re.compile(r'^  "([^"]+)":\n((?:    .*\n)*)', re.MULTILINE)
 
 
 def override_path(path: str) -> str:
@@ -79,8 +79,8 @@ def text(prefix: str, services: t.Mapping[str, t.Mapping[str, str]]) -> t.Option
 
 
 def services_in(override: t.Optional[str]) -> t.Dict[str, str]:
-    """Return the services that an override file of ours has, each with what it preloads."""
-    return {name: json.loads(value) for name, value in _PART.findall(override or "")}
+    """Return the services that an override file of ours has, each with its settings."""
+    return dict(_PART.findall(override or ""))
 
 
 class Project:

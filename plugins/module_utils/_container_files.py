@@ -36,6 +36,11 @@ def quadlet_of(path: str) -> str:
     return os.path.basename(os.path.dirname(path))[: -len(".d")]
 
 
+def places(root: str = "/") -> t.List[str]:
+    """Return where quadlets that stay are to be found."""
+    return [os.path.join(root, directory) for directory in DIRECTORIES[1:]]
+
+
 def is_drop_in(path: str, root: str = "/") -> bool:
     """Whether a path is that of a drop-in of ours."""
     return path == drop_in_path(quadlet_of(path), root)

@@ -94,7 +94,7 @@ class Planner:
         there = {unit: running[unit] for unit in units}
         ran, runs = (dict.fromkeys(units, self._releases.named_in(text)) for text in (before, after))
         job = jobs_util.Job(name, services, path, tuple(changes), runs, ran, fittings=tuple(fittings))
-        return self._reasoned(job, there)
+        return self._reasoned(job, there, units if changes else [])
 
     def _image(self, name: str, wanted: container.Wanted) -> Image:
         """Return the image of a quadlet; in check mode one of which nothing is known where it is not here."""
@@ -150,18 +150,20 @@ class Planner:
         linked = os.readlink(record) if os.path.islink(record) else None
         link = override if after is not None else None
         changes += [changes_util.Change(record, linked, link, link=True)] if linked != link else []
-        named = [
-            {name: releases.named_in(value) for name, value in compose.services_in(text).items()}
-            for text in (before, after)
-        ]
-        units = sorted({*named[0], *named[1]})
-        running = {unit: [each for each in there.get(unit, []) if each.pid] for unit in units}
-        ran, runs = ({unit: each.get(unit) for unit in units if running[unit]} for each in named)
+        parts = [compose.services_in(text) for text in (before, after)]
+        running = {unit: [each for each in there.get(unit, []) if each.pid] for unit in sorted({*parts[0], *parts[1]})}
+        running = {unit: several for unit, several in running.items() if several}
+        ran, runs = ({unit: releases.named_in(each.get(unit)) for unit in running} for each in parts)
         job = jobs_util.Job(path, project, override, tuple(changes), runs, ran, fittings=tuple(fittings))
-        return self._reasoned(job, running)
+        return self._reasoned(job, running, [unit for unit in running if parts[0].get(unit) != parts[1].get(unit)])
 
-    def _reasoned(self, job: jobs_util.Job, running: t.Mapping[str, t.Sequence[engine_util.Running]]) -> jobs_util.Job:
-        """Return a job with the reasons why what runs has to be restarted."""
+    def _reasoned(
+        self,
+        job: jobs_util.Job,
+        running: t.Mapping[str, t.Sequence[engine_util.Running]],
+        differing: t.Collection[str],
+    ) -> jobs_util.Job:
+        """Return a job with the reasons why what runs has to be restarted; differing get other settings."""
         reasons, prefix = {}, self._releases.prefix
         for unit, version in job.versions.items():
             pids = [each.pid for each in running[unit]]
@@ -172,7 +174,7 @@ class Planner:
                     "preloaded; take it off the list."
                 )
             reason = engine_util.lacking(found, version, self._rebuilt)
-            if not reason and version and job.before.get(unit) and any(not change.link for change in job.changes):
+            if not reason and version and job.before.get(unit) and unit in differing:
                 reason = "its settings are going to differ"
             if reason:
                 reasons[unit] = reason

@@ -94,7 +94,7 @@ class Quadlet:
                 )
         variables = releases.variables(wanted, self.foreign(image))
         if "MALLOC_CONF" in variables:
-            variables["MALLOC_CONF"] = variables["MALLOC_CONF"].replace("%", "%%").replace("$", "$$")
+            variables["MALLOC_CONF"] = variables["MALLOC_CONF"].replace("%", "%%")
         lines = [f"Volume={prefix}:{prefix}:ro", *(preload.assignment(*pair) for pair in variables.items())]
         return f"{container.HEADER}[{_SECTION}]\n" + "".join(f"{line}\n" for line in lines)
 
@@ -134,15 +134,11 @@ def needed(names: t.Sequence[str]) -> t.List[Quadlet]:
         quadlet = read(name)
         if quadlet is None:
             raise JemallocError(
-                f"containers: there is no quadlet {name} below {' or '.join(f'/{each}' for each in _by_admins())}; "
-                "name a file that is there."
+                f"containers: there is no quadlet {name} below {' or '.join(container_files.places())}; name a file "
+                "that is there."
             )
         found.append(quadlet)
     return found
-
-
-def _by_admins() -> t.Sequence[str]:
-    return container_files.DIRECTORIES[1:]
 
 
 def check_host(engine: Engine, names: t.Sequence[str]) -> None:
