@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -66,6 +67,12 @@ def overrides(root: str = "/") -> t.List[str]:
 def present(root: str = "/") -> t.List[str]:
     """Return the paths of all files of ours that let a container preload."""
     return [*drop_ins(root), *overrides(root)]
+
+
+def tidy(root: str = "/") -> None:
+    """Remove the directory of links when it has none any more."""
+    with contextlib.suppress(OSError):  # it has some, or is not there
+        os.rmdir(os.path.join(root, RECORDS))
 
 
 def clear_leftovers(root: str = "/") -> None:

@@ -254,6 +254,7 @@ def carried_out(
             failures.append(failure)
         elif params["restart"]:
             result["proved"] += list(job.reasons)
+    container_files.tidy()
     return result, failures
 
 

@@ -417,6 +417,7 @@ def test_a_compose_file(containers: Call, world: World, snapshot: Snapshot) -> N
     assert not override.exists()
     assert preload.references(world.prefix) == []
     assert containers(state="absent")["changed"] is False
+    assert sorted(path.name for path in (world.root / "var/lib").iterdir()) == []
 
 
 def test_a_compose_file_that_goes_back(containers: Call, world: World, installed: t.Callable[..., None]) -> None:
