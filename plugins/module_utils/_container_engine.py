@@ -46,7 +46,8 @@ def containers(engine: Engine, labels: t.Sequence[str], stopped: bool = False) -
     """Return the containers that have labels, given as NAME or NAME=VALUE; those that do not run as well if wanted."""
     filters = [f"--filter=label={label}" for label in labels]
     options = ["--all"] if stopped else []
-    ids = engine.ask("ps", "--quiet", "--no-trunc", *options, *filters, about="containers").split()
+    output = engine.ask("ps", "--quiet", "--no-trunc", *options, *filters, about="containers")
+    ids = [line for line in output.splitlines() if line and " " not in line]  # what it warns of stands among them
     if not ids:
         return []
     status, output = engine.run("container", "inspect", *ids)

@@ -90,7 +90,10 @@ def restart_and_prove(
     job: Job, unit: str, version: t.Optional[str], changed: bool, prefix: str, timeout: int, proc: str = "/proc"
 ) -> str:
     """Restart a unit and wait for its proof; return why it did not come."""
-    return job.keeper.restart(unit, timeout, changed) or prove(job, unit, version, prefix, timeout, proc)
+    try:
+        return job.keeper.restart(unit, timeout, changed) or prove(job, unit, version, prefix, timeout, proc)
+    except JemallocError as error:
+        return str(error).rstrip(".")
 
 
 def prove(job: Job, unit: str, version: t.Optional[str], prefix: str, timeout: float, proc: str = "/proc") -> str:
@@ -112,10 +115,7 @@ def prove(job: Job, unit: str, version: t.Optional[str], prefix: str, timeout: f
 
 def _look(job: Job, unit: str, version: t.Optional[str], prefix: str, proc: str) -> t.Tuple[str, t.List[int]]:
     """Return what a unit lacks for the proof, and the main processes of its containers."""
-    try:
-        pids = sorted(each.pid for each in job.keeper.running().get(unit, []))
-    except JemallocError as error:
-        return str(error), []
+    pids = sorted(each.pid for each in job.keeper.running().get(unit, []))
     reason = job.keeper.state(unit)
     if not reason and not pids:
         reason = "it has no container that runs"

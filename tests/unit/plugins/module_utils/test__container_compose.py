@@ -63,7 +63,8 @@ def test_a_proof_that_cannot_be_asked_for(asked: t.Tuple[Answers, t.Any]) -> Non
     made = compose.project(run, "/srv/web/compose.yaml", needed=True)
     answers.update({"docker ps": (1, "gone")})
     job = jobs.Job("/srv/web/compose.yaml", made, "/srv/web/compose.override.yaml")
-    assert jobs.prove(job, "web", "5.3.1", "/opt/jemalloc", 0) == "containers: docker ps ended with 1: gone."
+    reason = jobs.restart_and_prove(job, "web", "5.3.1", False, "/opt/jemalloc", 0)
+    assert reason == "containers: docker ps ended with 1: gone"
 
 
 def test_texts() -> None:
