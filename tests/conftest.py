@@ -23,6 +23,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _container_files as container_files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _download as download
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
@@ -224,6 +225,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = ("_UNITS", "_USER_UNITS", "_MANAGER", "_ENVIRONMENT", "_PROFILE", "_COMMANDS")
     for name in (*names, "_LD_SO_PRELOAD", "_LD_SO_PRELOAD_WITHOUT"):
         monkeypatch.setattr(places, name, f"{top}/{getattr(places, name)}")
+    monkeypatch.setattr(container_files, "DIRECTORIES", tuple(f"{top}/{each}" for each in container_files.DIRECTORIES))
+    for name in ("RECORDS", "_OURS"):
+        monkeypatch.setattr(container_files, name, f"{top}/{getattr(container_files, name)}")
     for name in ("_MANAGER_FILES", "_MANAGER_DIRECTORIES", "_USER_DIRECTORIES", "_SYSTEM_DIRECTORIES"):
         monkeypatch.setattr(systemd, name, tuple(f"{top}/{path}" for path in getattr(systemd, name)))
     monkeypatch.setattr(changes, "LOCK", f"{tmp_path}/preload-jemalloc.lock")

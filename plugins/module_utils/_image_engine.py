@@ -164,12 +164,12 @@ class Engine:
         """Return that an image is for another platform than the wanted one, as a sentence without its end."""
         return f"{about}: {name} is for linux/{found.architecture}, and {platform} is wanted; name one for that"
 
-    def export(self, image: Image, name: str, path: str) -> None:
+    def export(self, image: Image, name: str, path: str, about: str = "base") -> None:
         """Write the files of an image to an archive, by way of a container of that name in which nothing is run."""
         self.remove(name)  # a killed run may have left it
         try:
-            self.ask("create", f"--name={name}", "--network=none", image.id, "/nothing", about="base")
-            self.ask("export", f"--output={path}", name, about="base")
+            self.ask("create", f"--name={name}", "--network=none", image.id, "/nothing", about=about)
+            self.ask("export", f"--output={path}", name, about=about)
         finally:
             self.remove(name)
 

@@ -134,23 +134,26 @@ def open_export(path: str) -> tarfile.TarFile:
         raise JemallocError(f"base: the files that were exported cannot be read: {error}.") from error
 
 
-def look(files: Files, image: Image, name: str) -> Found:
-    """Return what an image is; JemallocError for one into which nothing can be preloaded, or that is not known."""
+def look(files: Files, image: Image, name: str, about: str = "base") -> Found:
+    """Return what an image is; JemallocError for one into which nothing can be preloaded, or that is not known.
+
+    It begins with what it is about.
+    """
     machine = _MACHINES.get(image.architecture, "")
     if not machine:
         raise JemallocError(
-            f"base: {name} is for {image.architecture}, which this collection does not know; it knows "
+            f"{about}: {name} is for {image.architecture}, which this collection does not know; it knows "
             f"{', '.join(_MACHINES)}."
         )
     there = {family: found for family, path in _LOADERS[machine].items() for found in [files.elf(path)] if found}
     if not there:
         raise JemallocError(
-            f"base: {name} has no dynamic loader for {machine} ({' or '.join(_LOADERS[machine].values())}): what it "
-            "runs is static, and nothing can be preloaded into that; take a base with a C library."
+            f"{about}: {name} has no dynamic loader for {machine} ({' or '.join(_LOADERS[machine].values())}): what it "
+            "runs is static, and nothing can be preloaded into that; take an image with a C library."
         )
     paths = {family: _LOADERS[machine][family] for family in there}
     family = _used(files, image, paths) if len(there) > 1 else next(iter(there))
-    version = _glibc_version(files, there[family], name) if family == "glibc" else ""
+    version = _glibc_version(files, there[family], f"{about}: {name}") if family == "glibc" else ""
     here = platform.Here(machine, family, version, platform.lg_page(machine))
     return Found(here, paths[family], there[family])
 
@@ -174,6 +177,6 @@ def _glibc_version(files: Files, loader: elf.Elf, name: str) -> str:
             if version:
                 return version
     raise JemallocError(
-        f"base: {name} has the dynamic loader of glibc, but no libc.so.6 with a version below /lib, /lib64 or /usr; "
-        "take a base that has the whole of it."
+        f"{name} has the dynamic loader of glibc, but no libc.so.6 with a version below /lib, /lib64 or /usr; take an "
+        "image that has the whole of it."
     )

@@ -88,8 +88,13 @@ def check_machine(engine: Engine, name: str, base: Image, found: Found, called: 
         )
 
 
-def trials(files: Files, base: Image, found: Found, library: str, preloaded: bool) -> t.List[Trial]:
-    """Return what to run in an image, with the library's path; a static program shows nothing, and is left out."""
+def trials(
+    files: Files, base: Image, found: Found, library: str, preloaded: bool, wrapped: bool = True
+) -> t.List[Trial]:
+    """Return what to run in an image, with the library's path; a static program shows nothing, and is left out.
+
+    preloaded and wrapped: whether the library is to show by itself, and with the wrapper.
+    """
     planned = [Trial(found.loader, ("--list", library))]
     there = {name: files.locate(name, base.path) for name in ("true", "sh", "cat", "busybox")}
     dynamic = {name: path for name, path in there.items() if path and _is_dynamic(files.elf(path))}
@@ -107,7 +112,7 @@ def trials(files: Files, base: Image, found: Found, library: str, preloaded: boo
     for command in shown:
         if preloaded:
             planned.append(Trial(command[0], command[1:], True))
-        if there["sh"]:
+        if wrapped and there["sh"]:
             planned.append(Trial(f"{image.COMMANDS}/jemalloc.sh", command, True))
     return planned
 
@@ -127,16 +132,12 @@ def run(engine: Engine, name: str, built: str, planned: t.Sequence[Trial], recip
     engine.remove(name)  # a killed run may have left it
     for trial in planned:
         variables = conf if trial.shows or trial is planned[0] else {**conf, **preload}
-        status, output = _run(engine, name, built, trial, variables)
-        if status in _NO_CONTAINER:
+        starts, reason = attempt(engine, name, built, trial, variables, library)
+        if not starts:
             raise JemallocError(
                 f"{recipe['base']} with jemalloc cannot be tried, as {engine.name} cannot run {trial} in a container "
-                f"of it ({preflight.words(output)}); no image has got the name."
+                f"of it ({reason}); no image has got the name."
             )
-        complaint = next((line for line in output.splitlines() if _COMPLAINTS.search(line)), "")
-        reason = preflight.words(complaint) if complaint else preflight.failure(status, output) if status else ""
-        if not reason and trial.shows and library not in output:
-            reason = f"its /proc/self/maps does not have {library}"
         if reason:
             raise JemallocError(
                 f"The library is not fit for {recipe['base']}: {trial} fails in it with jemalloc "
@@ -145,14 +146,31 @@ def run(engine: Engine, name: str, built: str, planned: t.Sequence[Trial], recip
     return any(trial.shows for trial in planned)
 
 
-def _run(engine: Engine, name: str, built: str, trial: Trial, variables: t.Mapping[str, str]) -> t.Tuple[int, str]:
-    """Run one of them in a container that can change nothing and reach nobody."""
-    options = ["--rm", f"--name={name}", "--network=none", "--read-only", f"--entrypoint={trial.entrypoint}"]
+def attempt(
+    engine: Engine,
+    name: str,
+    image_name: str,
+    trial: Trial,
+    variables: t.Mapping[str, str],
+    library: str,
+    more: t.Sequence[str] = (),
+) -> t.Tuple[bool, str]:
+    """Run one of them in a container of an image that can change nothing and reach nobody; more has options for it.
+
+    Return whether a container can be started at all, and why that or the trial failed, nothing where it did not.
+    """
+    options = ["--rm", f"--name={name}", "--network=none", "--read-only", f"--entrypoint={trial.entrypoint}", *more]
     options += [f"--env={key}={value}" for key, value in variables.items()]
-    status, output = engine.run("run", *options, built, *trial.arguments, limit=TIME_LIMIT)
+    status, output = engine.run("run", *options, image_name, *trial.arguments, limit=TIME_LIMIT)
     if status:
         engine.remove(name)  # that the engine's command was ended ends no container
-    return status, output
+    if status in _NO_CONTAINER:
+        return False, preflight.words(output)
+    complaint = next((line for line in output.splitlines() if _COMPLAINTS.search(line)), "")
+    reason = preflight.words(complaint) if complaint else preflight.failure(status, output) if status else ""
+    if not reason and trial.shows and library not in output:
+        reason = f"its /proc/self/maps does not have {library}"
+    return True, reason
 
 
 def library_path(prefix: str, receipt: t.Mapping[str, t.Any]) -> str:

@@ -13,6 +13,7 @@ import glob
 import os
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _container_files as container_files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._changes import DROP_IN
@@ -134,6 +135,7 @@ def wrapper_links(prefix: str, root: str = "/") -> t.List[str]:
 def references(directory: str, root: str = "/") -> t.List[str]:
     """Return the files that refer to something below a directory: to a store or to one of its installations."""
     paths = [manager_path(root), *present_drop_ins(root), os.path.join(root, _ENVIRONMENT)]
+    paths += container_files.present(root)
     found = []
     for path in paths:
         text = files.read_text(path) or ""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _wrapper as wrapper
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -167,6 +168,27 @@ def read(prefix: str, verify: bool = True, wanted: t.Optional[str] = None) -> St
         foreign=tuple(name for name in names if name not in installations and not _is_temporary(name)),
         exists=True,
     )
+
+
+def usable(store: Store, version: str, name: str) -> Installation:
+    """Return the installation of a release, which may be preloaded by this name in the store, itself or current.
+
+    JemallocError when it may not.
+    """
+    installation = store.installations.get(version)
+    if installation is None or installation.damage:
+        reason = installation.damage if installation else "no such release is installed there"
+        raise JemallocError(
+            f"{store.prefix}/{name} cannot be preloaded: {reason}; run preload.jemalloc.jemalloc with this prefix "
+            "first."
+        )
+    page, here = installation.receipt.get("platform", {}).get("lg_page"), platform.here().lg_page
+    if page is not None and page < here:
+        raise JemallocError(
+            f"{store.prefix}/{version} was built for pages of {1 << page} bytes, this host uses {1 << here}; build it "
+            "here by method: source."
+        )
+    return installation
 
 
 def _is_temporary(name: str) -> bool:

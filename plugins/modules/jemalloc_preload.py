@@ -412,22 +412,11 @@ def installed(
         current = module.params["version"]
     releases: t.Dict[str, t.Optional[t.Mapping[str, t.Any]]] = {}
     for version in [current or "", *others]:
-        installation = found.installations.get(version)
         if module.check_mode and version in promised:
-            releases[version] = installation.receipt.get("options") if installation else None
+            there = found.installations.get(version)
+            releases[version] = there.receipt.get("options") if there else None
             continue
-        if installation is None or installation.damage:
-            what = version if version in others else "current"
-            reason = installation.damage if installation else "no such release is installed there"
-            raise JemallocError(
-                f"{prefix}/{what} cannot be preloaded: {reason}; run preload.jemalloc.jemalloc with this prefix first."
-            )
-        page = installation.receipt.get("platform", {}).get("lg_page")
-        if page is not None and page < platform.here().lg_page:
-            raise JemallocError(
-                f"{prefix}/{version} was built for pages of {1 << page} bytes, this host uses "
-                f"{1 << platform.here().lg_page}; build it here by method: source."
-            )
+        installation = store.usable(found, version, version if version in others else "current")
         releases[version] = installation.receipt.get("options")
     return current or "", releases
 

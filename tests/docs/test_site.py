@@ -100,7 +100,9 @@ def test_names_are_links_to_the_reference(pages: dict[str, Page], site: Path) ->
     assert f"{reference}/jemalloc_role.html#{anchor}" in links
 
 
-@pytest.mark.parametrize("name", ["index", "troubleshooting", "comparison", "how-it-works", "reference/jemalloc_module"])
+@pytest.mark.parametrize(
+    "name", ["index", "troubleshooting", "comparison", "how-it-works", "reference/jemalloc_module"]
+)
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_no_page_is_wider_than_the_screen(browser: Browser, site: Path, name: str, size: tuple[int, int]) -> None:
     browser.open(site / f"{name}.html", size=size)

@@ -157,8 +157,8 @@ def test_glibc_of_which_there_is_only_the_loader(program: t.Callable[[str], byte
     with pytest.raises(JemallocError) as caught:
         image_files.look(files_of(members), AMD, "a")
     assert str(caught.value) == (
-        "base: a has the dynamic loader of glibc, but no libc.so.6 with a version below /lib, /lib64 or /usr; take a "
-        "base that has the whole of it."
+        "base: a has the dynamic loader of glibc, but no libc.so.6 with a version below /lib, /lib64 or /usr; take an "
+        "image that has the whole of it."
     )
 
 
@@ -205,7 +205,7 @@ def test_nothing_but_static_programs(program: t.Callable[[str], bytes]) -> None:
         image_files.look(files_of({"app": program("")}), AMD, "a")
     assert str(caught.value) == (
         f"base: a has no dynamic loader for x86_64 ({GLIBC} or {MUSL}): what it runs is static, and nothing can be "
-        "preloaded into that; take a base with a C library."
+        "preloaded into that; take an image with a C library."
     )
 
 
