@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_files as container_files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -65,7 +65,7 @@ class Releases:
 
     def variables(self, wanted: Wanted, foreign: str) -> t.Dict[str, str]:
         """Return what a container gets in its environment: what it preloads otherwise stays, behind ours."""
-        found = {"LD_PRELOAD": preload.in_front(self.prefix, foreign, wanted.version or "current")}
+        found = {"LD_PRELOAD": contents.in_front(self.prefix, foreign, wanted.version or "current")}
         if wanted.malloc_conf:
             from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 

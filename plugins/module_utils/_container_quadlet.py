@@ -19,9 +19,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _changes a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container as container
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_engine as engine_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_files as container_files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -95,7 +95,7 @@ class Quadlet:
         variables = releases.variables(wanted, self.foreign(image))
         if "MALLOC_CONF" in variables:
             variables["MALLOC_CONF"] = variables["MALLOC_CONF"].replace("%", "%%")
-        lines = [f"Volume={prefix}:{prefix}:ro", *(preload.assignment(*pair) for pair in variables.items())]
+        lines = [f"Volume={prefix}:{prefix}:ro", *(contents.assignment(*pair) for pair in variables.items())]
         return f"{container.HEADER}[{_SECTION}]\n" + "".join(f"{line}\n" for line in lines)
 
 

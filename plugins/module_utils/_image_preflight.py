@@ -80,8 +80,8 @@ def check_machine(engine: Engine, name: str, base: Image, found: Found, called: 
     """Refuse an image for another machine than this one whose programs do not run here, which takes an emulator."""
     if not is_foreign(found):
         return
-    status, output = _run(engine, name, base.id, Trial(found.loader, ("--help",)), {})
-    if status and _NO_PROGRAM.search(output):
+    _starts, reason = attempt(engine, name, base.id, Trial(found.loader, ("--help",)), {}, "")
+    if _NO_PROGRAM.search(reason):
         raise JemallocError(
             f"base: {called} is for linux/{base.architecture}, whose programs do not run here; install an emulator "
             "such as the package qemu-user-static, or do this on a host for that."

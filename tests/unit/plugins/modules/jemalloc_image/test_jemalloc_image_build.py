@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import typing as t
@@ -16,7 +17,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image_build as image_build
-from tests.unit.plugins.modules.jemalloc_image.conftest import GO, RELEASE, Podman, make, receipt_of
+from tests.unit.plugins.modules.jemalloc_image.conftest import GO, RELEASE, Bundle, Podman, make, receipt_of
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
 
