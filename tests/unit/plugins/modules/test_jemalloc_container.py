@@ -19,7 +19,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_container as module
@@ -318,7 +318,7 @@ def test_another_release(containers: Call, world: World, installed: t.Callable[.
     assert containers({**wanted, "version": "9.9.8"})["proved"] == ["web.service"]
     assert world.mapped("web.service") == {"9.9.8"}
     # the store keeps what a drop-in names
-    assert preload.references(f"{world.prefix}/9.9.8") == [str(world.root / DROP_IN.format("web"))]
+    assert places.references(f"{world.prefix}/9.9.8") == [str(world.root / DROP_IN.format("web"))]
     assert containers(wanted)["containers"][0]["version"] == "9.9.9"
     assert world.mapped("web.service") == {"9.9.9"}
 
@@ -399,7 +399,7 @@ def test_a_compose_file(containers: Call, world: World, snapshot: Snapshot) -> N
     for name in ("shop-1", "shop-2", "cache"):
         assert world.mapped(name) == {"9.9.9"}
     assert "podman-compose -p shop up -d --no-deps shop" in world.calls("^podman-compose")
-    assert preload.references(world.prefix) == [str(override)]
+    assert places.references(world.prefix) == [str(override)]
 
     # Its own part of what is preloaded by now is not taken for somebody else's.
     for name in ("shop-1", "shop-2", "cache"):
@@ -415,7 +415,7 @@ def test_a_compose_file(containers: Call, world: World, snapshot: Snapshot) -> N
     assert containers()["proved"] == ["cache"]
     assert world.mapped("cache") == set()
     assert not override.exists()
-    assert preload.references(world.prefix) == []
+    assert places.references(world.prefix) == []
     assert containers(state="absent")["changed"] is False
     assert sorted(path.name for path in (world.root / "var/lib").iterdir()) == []
 
