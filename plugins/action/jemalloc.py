@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
+from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as shared
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -28,11 +29,8 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 
 #: Arguments that only the controller's half reads, with their defaults, which are those of the module.
-CONTROLLER = {
-    "cache": "~/.cache/preload.jemalloc",
-    "cache_size": 1024,
-    "cache_mirror": None,
-    "cache_mirror_checksum": None,
+CONTROLLER: t.Dict[str, t.Any] = {
+    **{name: argument.get("default") for name, argument in shared.LIBRARY.items() if name.startswith("cache")},
     "missing": {},
 }
 

@@ -9,17 +9,19 @@
 
 from __future__ import annotations
 
+import typing as t
+
 #: How a library is built unless something else is asked for; a receipt holds all of them.
-OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
+OPTIONS: t.Dict[str, t.Any] = {"cxx": False, "prof": False, "lg_page": None}
 
 #: Where the controller keeps what it has of sources and bundles.
-CACHE = {
+CACHE: t.Dict[str, t.Dict[str, t.Any]] = {
     "cache": {"type": "path", "default": "~/.cache/preload.jemalloc"},
     "cache_size": {"type": "int", "default": 1024},
 }
 
 #: Where a library comes from and how it is built; plugins/doc_fragments/_library.py describes all of them.
-LIBRARY = {
+LIBRARY: t.Dict[str, t.Dict[str, t.Any]] = {
     **CACHE,
     "bundle": {"type": "str"},
     "bundle_checksum": {"type": "str", "no_log": False},
