@@ -17,6 +17,9 @@ from tests.docs.conftest import Page
 
 SPECS = yaml.safe_load((ROOT / "roles/jemalloc/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
 
+#: One of each kind: pictures, tables, quoted sentences, and what is generated.
+PAGES = ("index", "how-it-works", "comparison", "troubleshooting", "reference/jemalloc_module")
+
 
 def test_no_page_asks_the_network_for_anything(pages: dict[str, Page], site: Path) -> None:
     inside = (site.as_uri(), "data:", "blob:", "chrome:")  # the last is the browser's own first page
@@ -100,9 +103,7 @@ def test_names_are_links_to_the_reference(pages: dict[str, Page], site: Path) ->
     assert f"{reference}/jemalloc_role.html#{anchor}" in links
 
 
-@pytest.mark.parametrize(
-    "name", ["index", "troubleshooting", "comparison", "how-it-works", "reference/jemalloc_module"]
-)
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_no_page_is_wider_than_the_screen(browser: Browser, site: Path, name: str, size: tuple[int, int]) -> None:
     browser.open(site / f"{name}.html", size=size)
@@ -127,7 +128,7 @@ def test_the_search_finds(browser: Browser, site: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index", "tuning", "troubleshooting", "reference/jemalloc_module"])
+@pytest.mark.parametrize("name", PAGES)
 def test_texts_can_be_read(browser: Browser, site: Path, name: str, scheme: str) -> None:
     browser.open(site / f"{name}.html", scheme)
     assert [one for one in browser.violations() if one.startswith("color-contrast")] == []
