@@ -27,6 +27,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download 
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 #: Arguments that only the controller's half reads, with their defaults, which are those of the module.
 CONTROLLER: t.Dict[str, t.Any] = {
@@ -89,6 +90,8 @@ class ActionModule(ActionBase):
         try:
             arguments = with_latest(with_missing(dict(self._task.args)), constants.DEFAULT_LOCAL_TMP)
             self._arguments, self._own = split(arguments)
+            if isinstance(self._arguments.get("scopes"), dict):
+                self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
             result.update(self._install(str(arguments.get("build") or "now")))
         except JemallocError as error:
             return {**result, "failed": True, "msg": str(error)}

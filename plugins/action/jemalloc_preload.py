@@ -5,38 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 
-from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
-
-_TEMPLATES = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "jemalloc", "templates")
-
-
-_ENVIRONMENT = Environment(
-    loader=FileSystemLoader(_TEMPLATES),
-    undefined=StrictUndefined,
-    keep_trailing_newline=True,
-    autoescape=select_autoescape(),  # for HTML; these are none
-)
-
-# Compiled before Ansible forks for each host, so once for a fleet.
-_COMPILED = {
-    "service": _ENVIRONMENT.get_template("service.conf.j2"),
-    "manager": _ENVIRONMENT.get_template("system.conf.j2"),
-    "environment": _ENVIRONMENT.get_template("environment.j2"),
-    "profile": _ENVIRONMENT.get_template("profile.sh.j2"),
-}
-
-
-def render(prefix: str, host: bool) -> t.Dict[str, str]:
-    """Return the texts that the module fills in; what LD_PRELOAD has to be, only the host can say."""
-    variables = {"prefix": prefix, "host": host, "ld_preload": contents.LD_PRELOAD, "settings": contents.SETTINGS}
-    return {key: template.render(variables) for key, template in _COMPILED.items()}
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 
 class ActionModule(ActionBase):
@@ -47,13 +20,11 @@ class ActionModule(ActionBase):
     def run(self, tmp: None = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         """Run the action."""
         result = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        prefix = str(arguments.get("prefix") or "/opt/jemalloc").rstrip("/")
-        host = boolean(arguments.get("host", False), strict=False)
-        arguments["texts"] = render(prefix, host=host and arguments.get("via", "environment") == "environment")
         result.update(
             self._execute_module(
-                module_name="preload.jemalloc.jemalloc_preload", module_args=arguments, task_vars=task_vars
+                module_name="preload.jemalloc.jemalloc_preload",
+                module_args=rendering.with_texts(self._task.args),
+                task_vars=task_vars,
             )
         )
         return result

@@ -1,4 +1,4 @@
-"""Arguments of all modules that need a library: where it comes from, how it is built, and where it is kept."""
+"""Arguments that modules share: where a library comes from, how it is built, where it is kept, and who preloads it."""
 
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -47,6 +47,29 @@ LIBRARY: t.Dict[str, t.Dict[str, t.Any]] = {
             "sha256": {"type": "str"},
             "commit": {"type": "str"},
             "origin": {"type": "str"},
+        },
+    },
+}
+
+#: Who preloads it; plugins/modules/jemalloc_preload.py describes all of them.
+SCOPES: t.Dict[str, t.Dict[str, t.Any]] = {
+    "host": {"type": "bool", "default": False},
+    "via": {"type": "str", "choices": ["environment", "ld_so_preload"], "default": "environment"},
+    "services": {"type": "list", "elements": "raw", "default": []},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
+    "restore": {"type": "dict", "default": {}},
+    "prefix": {"type": "path", "default": "/opt/jemalloc"},
+    "version": {"type": "str"},
+    "releases": {"type": "list", "elements": "str", "default": []},
+    "rebuilt": {"type": "str"},
+    "texts": {
+        "type": "dict",
+        "options": {
+            "service": {"type": "str"},
+            "manager": {"type": "str"},
+            "environment": {"type": "str"},
+            "profile": {"type": "str"},
         },
     },
 }

@@ -197,3 +197,8 @@ def locked(timeout: float = LOCK_TIMEOUT) -> t.Iterator[bool]:
     finally:
         files.remove_file(LOCK)
         os.close(descriptor)
+
+
+def is_taken() -> bool:
+    """Whether another run changes files of this host, or was killed while it did."""
+    return os.path.exists(LOCK)

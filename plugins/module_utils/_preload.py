@@ -215,12 +215,17 @@ def is_guarded(change: Change, root: str = "/") -> bool:
     return change.path == places.list_path(root) and contents.has_line(change.after)
 
 
+def leftovers(root: str = "/") -> t.List[str]:
+    """Return what only a run that is at work, or was killed, has where this collection has files."""
+    patterns = [f"{glob.escape(place)}/.*{files.TEMPORARY_SUFFIX}" for place in places.directories(root)]
+    return [path for pattern in patterns for path in glob.glob(pattern)]
+
+
 def clear_leftovers(root: str = "/") -> None:
-    """Clear what a killed run left where this collection has files, whatever they are to be now."""
+    """Clear what a killed run left, whatever files of this collection are to be there now."""
     changes_util.take_back_trial(places.list_path(root))
-    for place in places.directories(root):
-        for path in glob.glob(f"{glob.escape(place)}/.*{files.TEMPORARY_SUFFIX}"):
-            files.remove_tree(path)
+    for path in leftovers(root):
+        files.remove_tree(path)
 
 
 def _mode(path: str, root: str) -> int:

@@ -129,6 +129,11 @@ options:
         here already, before anything is changed.
     type: bool
     default: false
+  scopes:
+    description:
+      - Arguments of M(preload.jemalloc.jemalloc_preload). Where all is installed as wanted, this call looks at who
+        preloads it too, and RV(scopes) says whether that module has anything left to do. So a second run is one call.
+    type: dict
   released:
     description:
       - Files that M(preload.jemalloc.jemalloc_preload) took away in this play, as its return value C(files) says.
@@ -227,6 +232,12 @@ missing:
   returned: success
   type: dict
   sample: {version: 5.3.1, architecture: x86_64, libc: glibc, libc_version: "2.31", lg_page: 12}
+scopes:
+  description:
+    - What M(preload.jemalloc.jemalloc_preload) returns for O(scopes) where it would change nothing and no service has
+      to be restarted; none where it has to be called.
+  returned: success
+  type: dict
 packages:
   description: The packages that were installed for it.
   returned: success
@@ -260,6 +271,7 @@ ARGUMENTS = {
     "build_packages": {"type": "bool", "default": True},
     "for_services": {"type": "list", "elements": "raw", "default": []},
     "for_metrics": {"type": "bool", "default": False},
+    "scopes": {"type": "dict"},
     "released": {"type": "list", "elements": "path", "default": []},
 }
 
@@ -276,7 +288,7 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     before = store.read(prefix, params["verify"], wish.version)
     planned = plan(before, wish, params)
     if not planned.changes and not params["verify"] and not store.leftovers(prefix):
-        return report(before, planned, wish.version)
+        return {**report(before, planned, wish.version), "scopes": settled_scopes(module)}
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
     from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -301,6 +313,21 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
             return {**report(before, planned, wish.version), **done}
     except install.NothingFitsError as lack:
         return report(before, planned, wish.version, lack.missing)
+
+
+def settled_scopes(module: AnsibleModule) -> t.Optional[t.Dict[str, t.Any]]:
+    """Return what jemalloc_preload would, if it is spoken of and would change and restart nothing."""
+    if module.params["scopes"] is None:
+        return None
+    from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _scoping as scoping
+    from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+
+    checked = ArgumentSpecValidator(arguments.SCOPES).validate(module.params["scopes"])
+    if checked.error_messages:
+        raise JemallocError(f"scopes: {'; '.join(checked.error_messages)}.")
+    return scoping.settled(checked.validated_parameters, Host(module))
 
 
 def check_metrics() -> None:
@@ -401,6 +428,7 @@ def report(
         "origin": None,
         "packages": [],
         "missing": missing,
+        "scopes": None,
         **planned.after,
     }
 

@@ -220,219 +220,22 @@ foreign:
 """
 
 import os
-import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
-from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
-from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
-from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
-from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
-from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
+from ansible_collections.preload.jemalloc.plugins.module_utils import _scoping as scoping
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
-ARGUMENTS = {
-    "host": {"type": "bool", "default": False},
-    "via": {"type": "str", "choices": ["environment", "ld_so_preload"], "default": "environment"},
-    "services": {"type": "list", "elements": "raw", "default": []},
-    "exclude": {"type": "list", "elements": "str", "default": []},
-    "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
-    "restore": {"type": "dict", "default": {}},
-    "prefix": {"type": "path", "default": "/opt/jemalloc"},
-    "version": {"type": "str"},
-    "releases": {"type": "list", "elements": "str", "default": []},
-    "rebuilt": {"type": "str"},
-    "texts": {
-        "type": "dict",
-        "options": {
-            "service": {"type": "str"},
-            "manager": {"type": "str"},
-            "environment": {"type": "str"},
-            "profile": {"type": "str"},
-        },
-    },
-}
-
-
-def run(module: AnsibleModule, host: Host) -> t.Dict[str, t.Any]:
-    """Plan the scopes, and apply them as the only run that does so."""
-    if module.check_mode:
-        return planned(module, host)[0]
-    with changes_util.locked() as killed:
-        preload.clear_leftovers()
-        if killed:  # perhaps before systemd knew of what it had changed
-            from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
-
-            activate.reload_systemd(host, None)
-        result, changes, scopes = planned(module, host)
-        if changes:
-            from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
-
-            prefix = store.check_prefix(module.params["prefix"])
-            activate.run_libraries(host, scopes, prefix)
-            activate.probe(host, scopes, changes, prefix)
-            activate.carry_out(host, changes, prefix)
-    return result
-
-
-def planned(
-    module: AnsibleModule, host: Host
-) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes]:
-    """Return the result, which check mode and the real run share, and what it takes to come there."""
-    params = module.params
-    prefix = store.check_prefix(params["prefix"])
-    foreign: t.List[str] = []
-    scopes = preload.Scopes()
-    if params["state"] == "restored":
-        current = params["version"] or store.read(prefix, verify=False).current or ""
-        changes = preload.plan_restored(params["restore"])
-        listed = restarts.by_files(changes, prefix, current)
-    else:
-        present = params["state"] == "present"
-        scopes = wanted_scopes(module, host, prefix) if present else scopes
-        changes, foreign = preload.plan(scopes, rendered(params["texts"]) if present else None, prefix)
-        paths = {change.path for change in changes}
-        changing = [unit for unit in scopes.units if places.drop_in_path(unit.name, unit.user) in paths]
-        if changing:
-            from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
-
-            activate.judge(host, changing, prefix)
-        versions: t.Dict[systemd.Unit, t.Optional[str]] = {unit: scopes.release(unit) for unit in scopes.units}
-        versions.update(dict.fromkeys(scopes.excluded))
-        listed = restarts.wanted(versions, changes, host_wide=bool(scopes.host))
-    result = {
-        "changed": bool(changes),
-        "diff": [
-            {"before_header": c.path, "after_header": c.path, "before": c.before or "", "after": c.after or ""}
-            for c in changes
-        ],
-        "files": [change.path for change in changes],
-        "before": {change.path: change.before for change in changes},
-        "foreign": foreign,
-        # Read before anything changes: what cannot be read here is found out while the host is as it was.
-        **running(host, listed, prefix, changes, params["rebuilt"] if module.check_mode else None),
-    }
-    if foreign:
-        host.warn(f"{', '.join(foreign)} was not made by this collection and is left as it is.")
-    return result, changes, scopes
-
-
-def running(host: Host, *arguments: t.Any) -> t.Dict[str, t.Any]:
-    """Return the services that run, and those of them that have to be restarted."""
-    found = restarts.running(host.run, *arguments)
-    keys = ("name", "version", "uid", "unit")
-    return {
-        "services": [{key: each[key] for key in keys} for each in found],
-        "restarts": [each for each in found if each["reason"]],
-    }
-
-
-def wanted_scopes(module: AnsibleModule, host: Host, prefix: str) -> preload.Scopes:
-    """Return the scopes that the parameters describe; what cannot be done is an error here, before anything changes."""
-    params = module.params
-    via = params["via"] if params["host"] else None
-    services = systemd.wanted_services(params["services"])
-    units = systemd.units(host.run, services)
-    excluded, commands = kept_out(host, params["exclude"])
-    both = {unit.name for unit in units} & {unit.name for unit in excluded}
-    if both:
-        raise JemallocError(f"exclude: {', '.join(sorted(both))} is in services too; take it off one of the lists.")
-    current, releases = installed(module, prefix, [each.version for each in services if each.version])
-    scopes = preload.Scopes(via, units, excluded, commands, current, releases)
-    if via == "ld_so_preload":
-        check_list(scopes)
-    elif via and not systemd.is_running():
-        host.warn(
-            "systemd is not the init of this host: logins, ssh and cron preload the library as far as they use PAM; "
-            "whatever else starts processes here, such as the engine of a container, has to do it by jemalloc.sh, by "
-            f"LD_PRELOAD={store.library(prefix)} in what it gives them, or via: ld_so_preload."
-        )
-    return scopes
-
-
-def check_list(scopes: preload.Scopes) -> None:
-    """Refuse what the list of the dynamic linker cannot do."""
-    if platform.libc() != "glibc":
-        raise JemallocError("via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment.")
-    for unit in scopes.units:
-        if scopes.release(unit) != scopes.current:
-            raise JemallocError(
-                f"services: {unit.name} wants jemalloc {scopes.release(unit)}, but with via: ld_so_preload every "
-                f"process has {scopes.current}; leave out its version, or use via: environment."
-            )
-
-
-def kept_out(host: Host, names: t.Sequence[str]) -> t.Tuple[t.List[systemd.Unit], t.Dict[str, str]]:
-    """Return the services and the commands (name: program) that are kept out."""
-    units: t.List[systemd.Unit] = []
-    commands = {}
-    for name in names:
-        found = service(host, name)
-        if found:
-            units += found
-            continue
-        program = places.find_command(name, os.environ.get("PATH", "")) if "/" not in name else ""
-        if not program:
-            what = "neither a service of this host nor a command on the PATH"
-            if not systemd.is_running():
-                what = "not a command on the PATH, and services are only kept out where systemd is the init"
-            raise JemallocError(f"exclude: {name!r} is {what}; take it off the list.")
-        own = [path for path in places.present_commands() if os.path.basename(path) == name]
-        path = places.command_path(name)
-        if os.path.lexists(path) and not own:
-            raise JemallocError(f"exclude: {path} is there and not ours; call {name} there by no-jemalloc.sh.")
-        commands[name] = program
-    return units, commands
-
-
-def service(host: Host, name: str) -> t.List[systemd.Unit]:
-    """Return the service of a name; none when there is no such service."""
-    if not systemd.is_running():
-        return []
-    try:
-        return systemd.units(host.run, systemd.wanted_services([name]))
-    except JemallocError:
-        return []
-
-
-def installed(
-    module: AnsibleModule, prefix: str, others: t.Sequence[str]
-) -> t.Tuple[str, t.Dict[str, t.Optional[t.Mapping[str, t.Any]]]]:
-    """Return the current release, and all that are to be preloaded, each with the options of its build.
-
-    They have to be there, but for check mode before the first run, and fit for the pages of this host.
-    """
-    found = store.read(prefix)
-    promised = [each for each in [module.params["version"], *module.params["releases"]] if each]
-    current = found.current
-    if module.check_mode and module.params["version"]:
-        current = module.params["version"]
-    releases: t.Dict[str, t.Optional[t.Mapping[str, t.Any]]] = {}
-    for version in [current or "", *others]:
-        if module.check_mode and version in promised:
-            there = found.installations.get(version)
-            releases[version] = there.receipt.get("options") if there else None
-            continue
-        installation = store.usable(found, version, version if version in others else "current")
-        releases[version] = installation.receipt.get("options")
-    return current or "", releases
-
-
-def rendered(texts: t.Optional[t.Mapping[str, t.Any]]) -> preload.Texts:
-    """Return the rendered templates."""
-    if not texts:
-        raise JemallocError("texts: nothing was rendered; call this module by its full name, so that its action runs.")
-    return preload.Texts(**texts)
+ARGUMENTS = arguments.SCOPES
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
-        result = run(module, Host(module))
+        result = scoping.run(module.params, Host(module), module.check_mode)
     except JemallocError as error:
         module.fail_json(msg=str(error), files=[])
     except OSError as error:

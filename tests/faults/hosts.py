@@ -18,7 +18,7 @@ import ansible
 import pytest
 from lab import sentence
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "bookworm"
@@ -224,4 +224,4 @@ class Host:
 def rendered(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return what the action hands to the module."""
     by_environment = bool(arguments.get("host")) and arguments.get("via", "environment") == "environment"
-    return {"prefix": PREFIX, "texts": action.render(PREFIX, host=by_environment), **arguments}
+    return {"prefix": PREFIX, "texts": rendering.render(PREFIX, host=by_environment), **arguments}

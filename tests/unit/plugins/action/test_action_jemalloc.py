@@ -21,6 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.action import jemalloc as acti
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 from tests.unit.conftest import serving
 
 D = "d" * 64
@@ -374,3 +375,11 @@ def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:
     found = action.with_missing({"latest": True, "missing": missing, "keep": 1})
     assert found == {"latest": False, "missing": missing, "keep": 1, "version": "5.3.1", "checksum": f"sha256:{S}"}
     assert action.with_missing({"latest": True}) == {"latest": True}
+
+
+def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> None:
+    play.installed.add("web1")
+    play.run("web1", scopes={"host": True})
+    assert play.calls[0][2]["scopes"] == {"host": True, "texts": rendering.render("/opt/jemalloc", host=True)}
+    play.run("web1", scopes="host=true")  # no mapping; what it is, is for the module to say
+    assert play.calls[1][2]["scopes"] == "host=true"

@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
 MANAGED = "# Managed by the Ansible collection preload.jemalloc; changes made here are lost.\n"
@@ -22,7 +23,7 @@ MANAGED = "# Managed by the Ansible collection preload.jemalloc; changes made he
 
 @pytest.mark.parametrize("host", [True, False])
 def test_render(host: bool) -> None:
-    texts = action.render("/srv/j", host)
+    texts = rendering.render("/srv/j", host)
     profile = texts.pop("profile")
     assert texts == {
         "service": f"{MANAGED}[Service]\n{contents.SETTINGS}\n",
@@ -47,7 +48,7 @@ def prefix(tmp_path: pathlib.Path, library: pathlib.Path) -> str:
 def login(shell: str, prefix: str, host: bool, set_options: str = "", **environment: str) -> t.Dict[str, str]:
     """Let a shell read the profile; return the environment of what it starts, and the names that it leaves behind."""
     profile = pathlib.Path(prefix, "profile.sh")
-    profile.write_text(action.render(prefix, host)["profile"])
+    profile.write_text(rendering.render(prefix, host)["profile"])
     script = f'{set_options}\n. {profile}\n/usr/bin/env\nset | grep -c "^jemalloc_" || true\n'
     done = subprocess.run(
         [str(shutil.which(shell)), "-c", script],
@@ -148,7 +149,7 @@ def test_the_action_hands_the_texts_on(
     names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
     plugin = action.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
     assert plugin.run(task_vars={"x": 1})["changed"] is True
-    expected = {**arguments, "texts": action.render(prefix, host)}
+    expected = {**arguments, "texts": rendering.render(prefix, host)}
     assert calls == [
         {"module_name": "preload.jemalloc.jemalloc_preload", "module_args": expected, "task_vars": {"x": 1}}
     ]

@@ -11,7 +11,6 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
@@ -20,6 +19,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _scopes as
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._cgroups import Place
 from ansible_collections.preload.jemalloc.plugins.module_utils._scopes import Scope
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 PREFIX = "/opt/jemalloc"
 CURRENT = f"{PREFIX}/current/lib/libjemalloc.so"
@@ -40,7 +40,7 @@ def write(root: pathlib.Path, path: str, text: str) -> None:
 
 def activate(root: pathlib.Path, host: t.Optional[str], *entries: t.Any, excluded: t.Sequence[str] = ()) -> None:
     """Write what the module jemalloc_preload would."""
-    texts = preload.Texts(**action.render(PREFIX, host=bool(host)))
+    texts = preload.Texts(**rendering.render(PREFIX, host=bool(host)))
     units = [systemd.Unit(each.name, "", wanted=each) for each in systemd.wanted_services(entries)]
     out = [systemd.Unit(each.name, "", wanted=each) for each in systemd.wanted_services(excluded)]
     wanted = preload.Scopes(

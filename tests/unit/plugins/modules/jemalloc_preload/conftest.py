@@ -10,11 +10,11 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _watchdog as watchdog
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_preload as module
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 SYSTEMCTL = """
 [ "$1" = show ] || exit "$(cat @STATUS@)"
@@ -61,7 +61,7 @@ def scopes(call: Call, prefix: str, systemctl: t.Any) -> Call:
     """Run the module as its action does."""
 
     def run(_check: bool = False, **arguments: t.Any) -> t.Dict[str, t.Any]:
-        texts = action.render(prefix, host=bool(arguments.get("host")))
+        texts = rendering.render(prefix, host=bool(arguments.get("host")))
         return call(module, _check=_check, **{"prefix": prefix, "texts": texts, **arguments})
 
     return run

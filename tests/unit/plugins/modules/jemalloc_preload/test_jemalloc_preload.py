@@ -154,7 +154,7 @@ def test_foreign_files_are_named(scopes: Call, root: pathlib.Path, monkeypatch: 
 def running(root: pathlib.Path, maps: str) -> None:
     """Let puma run with this in its memory."""
     process = root / "proc" / "100"
-    process.mkdir(parents=True)
+    process.mkdir(parents=True, exist_ok=True)
     (process / "cgroup").write_text("0::/system.slice/puma.service\n")
     (process / "maps").write_text(f"7f00-7f01 r-xp 0 08:01 12   {maps}\n")
 

@@ -12,9 +12,9 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
-from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_preload as module
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
 Snapshot = t.Callable[[pathlib.Path], t.Dict[str, t.Any]]
@@ -98,7 +98,7 @@ def test_what_is_refused_for_what_stands_there(
     )
     message = scopes(services=[{"name": "puma", "version": "9.9.7"}])["msg"]
     assert message.startswith(f"{prefix}/9.9.7 cannot be preloaded: no such release is installed there; run ")
-    monkeypatch.setattr(module.platform, "libc", lambda: "musl")
+    monkeypatch.setattr(platform, "libc", lambda: "musl")
     assert scopes(host=True, via="ld_so_preload")["msg"] == (
         "via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment."
     )
