@@ -169,13 +169,14 @@ class Tests:
 
 
 class OwnTests:
-    """The files of tests that have the name of the module."""
+    """The files of tests that have the name of the module; for one without any those of whole modules."""
 
     def of(self, mutant: Mutant) -> t.List[str]:
         """Return the files of tests of a mutant."""
         found = (ROOT / "tests" / "unit").rglob(f"test_{mutant.path.stem}*.py")
         longer = [path.stem for path in CODE.glob(f"{mutant.path.stem}_*.py")]
-        return [str(path) for path in found if not any(path.stem.startswith(f"test_{name}") for name in longer)]
+        own = [str(path) for path in found if not any(path.stem.startswith(f"test_{name}") for name in longer)]
+        return own or [str(ROOT / "tests" / "unit" / "plugins" / "modules")]
 
 
 def import_changed(mutant: Mutant) -> None:
