@@ -220,3 +220,9 @@ def test_what_is_not_taken_is_one_sentence(options: t.Dict[t.Any, t.Any]) -> Non
         except JemallocError as error:
             said = str(error)
         assert re.fullmatch(r"malloc_conf: (?s:.)*|(\w+:[^,\s]*(,|\Z))*", said)
+
+
+def test_an_option_without_an_upper_bound_takes_what_jemalloc_can_count() -> None:
+    assert malloc_conf.encode({"hpa_hugify_delay_ms": 1 << 62}, "5.3.1") == f"hpa_hugify_delay_ms:{1 << 62}"
+    with pytest.raises(JemallocError, match=r"^malloc_conf: "):
+        malloc_conf.encode({"hpa_hugify_delay_ms": (1 << 62) + 1}, "5.3.1")
