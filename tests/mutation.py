@@ -6,8 +6,9 @@
 Run it by make mutation ARGS='--sample 300 --seed 1 [_store _files ...]'. The changes are those of cosmic-ray, of which
 only those are taken that would be a mistake somebody makes, and three more. Each is made in a process of its own while
 the module is imported, no file is changed, and that process runs the tests that come through the changed line, as
-coverage knows them, until one fails. All this happens where code that went astray can do no harm: in a PID namespace
-of its own, with everything read-only but a /tmp of its own.
+coverage knows them, until one fails. With --own it runs those in the files with the name of the module, for which
+nothing has to be measured first. All this happens where code that went astray can do no harm: in a PID namespace of its
+own, with everything read-only but a /tmp of its own.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def mutants(path: Path) -> t.List[Mutant]:
 
 
 class Tests:
-    """The tests that come through a line, those of the module itself first."""
+    """The tests that come through a line, as coverage found, those of the module itself first."""
 
     def __init__(self) -> None:
         """Read what coverage found."""
@@ -165,6 +166,17 @@ class Tests:
         if not found:
             found = {context.rpartition("|")[0] for each in contexts.values() for context in each if own in context}
         return sorted(found, key=lambda test: (own not in test, test))
+
+
+class OwnTests:
+    """The files of tests that have the name of the module; for one without any those of whole modules."""
+
+    def of(self, mutant: Mutant) -> t.List[str]:
+        """Return the files of tests of a mutant."""
+        found = (ROOT / "tests" / "unit").rglob(f"test_{mutant.path.stem}*.py")
+        longer = [path.stem for path in CODE.glob(f"{mutant.path.stem}_*.py")]
+        own = [str(path) for path in found if not any(path.stem.startswith(f"test_{name}") for name in longer)]
+        return own or [str(ROOT / "tests" / "unit" / "plugins" / "modules")]
 
 
 def import_changed(mutant: Mutant) -> None:
@@ -203,7 +215,7 @@ SAID = {0: "survived", 1: "killed", 2: "killed", 3: "killed"}
 
 
 def outcomes(
-    chosen: t.Sequence[Mutant], tests: Tests, processes: int, limit: float
+    chosen: t.Sequence[Mutant], tests: t.Union[Tests, OwnTests], processes: int, limit: float
 ) -> t.Iterator[t.Tuple[Mutant, str]]:
     """Yield what becomes of each mutant; one that takes longer than the limit, in seconds, is noticed by that."""
     waiting, running = list(chosen), t.cast(t.Dict[int, t.Tuple[Mutant, float]], {})
@@ -249,7 +261,8 @@ def confine() -> None:
     for place in sorted({place for place in places if not re.match(r"/(proc|dev|tmp)(/|$)", place)}):
         # a mount that lies below another one cannot be reached, and so needs no protection
         subprocess.run(["mount", "--options", "remount,bind,ro", place], stderr=subprocess.DEVNULL, check=False)
-    subprocess.run(["mount", "--types", "tmpfs", "tmpfs", "/tmp"], check=True)
+    for place in ("/tmp", "/var/tmp"):
+        subprocess.run(["mount", "--types", "tmpfs", "tmpfs", place], check=True)
 
 
 def measure(selected: str) -> Tests:
@@ -281,6 +294,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="so many mutants by chance, not all")
     parser.add_argument("--seed", type=int, default=1, help="of the chance")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--own", action="store_true", help="only tests in files with the name of the module count")
     parser.add_argument("--tests", default="tests/unit", help="those that may notice a mutant")
     parser.add_argument("--limit", type=float, default=120, help="seconds for the tests of one mutant")
     return parser.parse_args()
@@ -294,14 +308,15 @@ def main() -> None:
     chosen = [mutant for path in paths for mutant in mutants(path)]
     random.Random(given.seed).shuffle(chosen)
     chosen = chosen[: given.sample]
-    tests = measure(given.tests)
+    tests = OwnTests() if given.own else measure(given.tests)
     for name in FOREIGN:
         importlib.import_module(name)
     found = {}
-    for count, (mutant, outcome) in enumerate(outcomes(chosen, tests, given.processes, given.limit), 1):
-        found[mutant] = outcome
-        if outcome in ("survived", "broken"):
-            print(f"{count} of {len(chosen)}, {outcome}: {mutant.difference()}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # what is known by then counts
+        for count, (mutant, outcome) in enumerate(outcomes(chosen, tests, given.processes, given.limit), 1):
+            found[mutant] = outcome
+            if outcome in ("survived", "broken"):
+                print(f"{count} of {len(chosen)}, {outcome}: {mutant.difference()}", flush=True)
     print(table(found))
 
 

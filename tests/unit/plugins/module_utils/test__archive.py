@@ -138,6 +138,18 @@ def test_unpack_refuses(
     assert refusal(tmp_path, archive) == f"The archive {archive} is refused: {reason}."
 
 
+def test_the_limits_are_those_that_still_do(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = pack(tmp_path / "a.tar", [SRC, *(inside(str(number)) for number in range(3))])
+    with gzip.open(archive) as stream:
+        whole = len(stream.read())
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 4)
+    monkeypatch.setattr(archives, "MAX_UNPACKED", whole)
+    archives.unpack(archive, str(tmp_path / "target"), "src")
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
+    with pytest.raises(JemallocError, match="it holds more than 3 members"):
+        archives.unpack(archive, str(tmp_path / "members"), "src")
+
+
 @pytest.mark.parametrize(
     "members",
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import tarfile
 import typing as t
 
 import pytest
@@ -109,13 +110,16 @@ def test_pack_and_unpack(tmp_path: pathlib.Path, installed: t.Callable[..., None
     for prefix, when in (("one", "2026"), ("two", "2027")):
         installed(str(tmp_path / prefix), "9.9.9", **more, installed_at=when, origin=prefix)
     packed = []
-    for prefix in ("one", "two"):
-        receipt = dict(store.read(str(tmp_path / prefix)).installations["9.9.9"].receipt)
+    for prefix, order in (("one", 1), ("two", -1)):
+        receipt = dict(list(store.read(str(tmp_path / prefix)).installations["9.9.9"].receipt.items())[::order])
         receipt["library_sha256"] = receipt["files"]["lib/libjemalloc.so.2"]
         packed.append(bundle.pack(str(tmp_path / prefix / "9.9.9"), receipt))
     assert packed[0] == packed[1]
     path = tmp_path / bundle.file_name("9.9.9")
     path.write_bytes(packed[0])
+    with tarfile.open(str(path)) as tar:
+        modes = {member.name.partition("/")[2]: member.mode for member in tar if member.isfile()}
+    assert (modes["receipt.json"], modes["lib/libjemalloc.so.2"]) == (0o644, 0o644)
     tree, portable = bundle.unpack(str(path), str(tmp_path))
     assert sorted(str(found.relative_to(tree)) for found in pathlib.Path(tree).rglob("*")) == [
         "lib",

@@ -154,6 +154,12 @@ def test_a_candidate() -> None:
     }
 
 
+def test_a_candidate_that_just_is_one() -> None:
+    least = Heaps(drift.LEAST_ARENAS, drift.LEAST_ARENA_BYTES)
+    assert drift.candidate([WORTH._replace(heaps=least)], NONE, 1000 + drift.LEAST_UPTIME) is not None
+    assert (drift.LEAST_ARENAS, drift.LEAST_ARENA_BYTES, drift.LEAST_UPTIME) == (4, 64 << 20, 3600)
+
+
 @pytest.mark.parametrize(
     ("processes", "wish", "now"),
     [
@@ -162,6 +168,7 @@ def test_a_candidate() -> None:
         ([WORTH], NONE, 1000 + 3599),
         ([WORTH._replace(heaps=Heaps(3, 200 << 20))], NONE, NOW),
         ([WORTH._replace(heaps=Heaps(40, 5 << 20))], NONE, NOW),
+        ([WORTH._replace(heaps=Heaps(40, (64 << 20) - 1))], NONE, NOW),
         ([WORTH._replace(secure=True)], NONE, NOW),
         ([WORTH, process(OURS)], NONE, NOW),
         ([WORTH, process(Allocator("jemalloc (other)"))], NONE, NOW),

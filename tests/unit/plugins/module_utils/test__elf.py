@@ -40,13 +40,55 @@ def test_a_static_program(tmp_path: pathlib.Path) -> None:
     assert (found.interpreter, found.needed, found.dynamic) == ("", (), False)
 
 
-def test_of_32_bits_and_the_other_byte_order() -> None:
-    interpreter = b"/lib/ld.so.1\0"
-    header = b"\x7fELF\x01\x02\x01".ljust(16, b"\0") + struct.pack(
-        ">HHIIIIIHHHHHH", 2, 20, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0
-    )
-    program = struct.pack(">IIIIIIII", 3, 84, 0, 0, len(interpreter), 0, 0, 0)
-    assert elf.parse(header + program + interpreter) == elf.Elf(32, ">", 20, "/lib/ld.so.1")
+INTERPRETER, STRINGS, CONSTANTS = b"/lib/ld.so.1\0", b"\0liba.so\0libb.so.2\0", b"a constant\0"
+NAMES = b"\0.rodata\0.shstrtab\0"
+BASE = 0x10000  # where the file is loaded, so that addresses are no offsets
+
+
+def made(bits: int, order: str, machine: int = 22) -> bytes:
+    """Return a program of a class and a byte order: with an interpreter, two needed libraries and constants."""
+    word, header, segment = ("Q", 64, 56) if bits == 64 else ("I", 52, 32)
+    at = {"interpreter": header + 3 * segment}
+    at["strings"] = at["interpreter"] + len(INTERPRETER)
+    at["dynamic"] = at["strings"] + len(STRINGS)
+    entries = ((1, 1), (1, 9), (5, BASE + at["strings"]), (0, 0))  # DT_NEEDED twice, DT_STRTAB, DT_NULL
+    dynamic = b"".join(struct.pack(f"{order}{2 * word}", *entry) for entry in entries)
+    at["constants"] = at["dynamic"] + len(dynamic)
+    at["names"] = at["constants"] + len(CONSTANTS)
+    at["sections"] = at["names"] + len(NAMES)
+
+    def program(kind: int, start: int, size: int) -> bytes:
+        place = (start, BASE + start, 0, size, size)
+        if bits == 64:
+            return struct.pack(f"{order}IIQQQQQQ", kind, 0, *place, 0)
+        return struct.pack(f"{order}IIIIIIII", kind, *place, 0, 0)
+
+    def section(name: int, start: int, size: int) -> bytes:
+        return struct.pack(f"{order}II{4 * word}II{2 * word}", name, 1, 0, 0, start, size, 0, 0, 0, 0)
+
+    sections = [section(0, 0, 0), section(1, at["constants"], len(CONSTANTS)), section(9, at["names"], len(NAMES))]
+    counts = (header, segment, 3, len(sections[0]), len(sections), 2)
+    places = struct.pack(f"{order}HHI{3 * word}I6H", 2, machine, 1, 0, header, at["sections"], 0, *counts)
+    segments = (3, at["interpreter"], len(INTERPRETER)), (1, 0, at["sections"]), (2, at["dynamic"], len(dynamic))
+    start = b"\x7fELF" + bytes([bits // 32, {"<": 1, ">": 2}[order], 1]).ljust(12, b"\0") + places
+    body = INTERPRETER + STRINGS + dynamic + CONSTANTS + NAMES
+    return start + b"".join(program(*each) for each in segments) + body + b"".join(sections)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_every_class_and_byte_order(bits: int, order: str) -> None:
+    data = made(bits, order)
+    assert elf.parse(data) == elf.Elf(bits, order, 22, "/lib/ld.so.1", ("liba.so", "libb.so.2"), True)
+    ((start, size),) = elf.constants(read_of(data))
+    assert data[start : start + size] == CONSTANTS
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("cut", [1, 100, 200])
+def test_what_is_cut_off_is_seen(bits: int, cut: int) -> None:
+    with pytest.raises(JemallocError, match="its ELF headers are damaged or cut off"):
+        elf.parse(made(bits, ">")[:-cut])
 
 
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"\x7fEL"])

@@ -124,6 +124,8 @@ def test_glibc(tmp_path: pathlib.Path, make: Make, tarball: t.Callable[[str], t.
     (started,) = builder.commands("run")
     assert started[-3:] == ["--entrypoint=sleep", "id", "7200"]
     assert "--network=none" not in started
+    brought, taken = builder.commands("cp")
+    assert (brought[1], taken[0]) == ("n:/jemalloc-source", "n:/jemalloc-root/opt/jemalloc/9.9.9")
     assert (builder.asked[0], builder.asked[-1]) == (["rm", "--force", "n"], ["rm", "--force", "n"])
     steps = [asked for asked in builder.commands("exec") if "env" in asked[2]]
     assert [step[0] for step in steps] == ["--workdir=/jemalloc-source"] * 3

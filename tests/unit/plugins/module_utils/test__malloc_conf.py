@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
-from ansible_collections.preload.jemalloc.plugins.module_utils import _presets as presets
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 
@@ -211,39 +209,6 @@ def test_every_release_has_its_options(version: str, count: int) -> None:
     assert len(names) == count - (version == "3.6.0")  # whose dss takes no value
 
 
-@pytest.mark.parametrize(
-    ("version", "options", "expected"),
-    [
-        ("3.6.0", {}, "narenas:1,lg_tcache_max:10,lg_dirty_mult:5"),
-        ("4.5.0", {}, "narenas:1,lg_tcache_max:10,purge:decay,decay_time:1"),
-        ("5.3.1", {}, "narenas:1,lg_tcache_max:10,dirty_decay_ms:1000,muzzy_decay_ms:0"),
-        (
-            "5.3.1",
-            {"narenas": 4, "lg_tcache_max": None, "retain": True},
-            "narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,retain:true",
-        ),
-    ],
-)
-def test_a_preset_is_for_every_release(version: str, options: t.Dict[str, t.Any], expected: str) -> None:
-    assert malloc_conf.encode({"preset": "low_memory", **options}, version) == expected
-    assert malloc_conf.encode({**options, "preset": None, "narenas": 3}, version).startswith("narenas:3")
-
-
-@pytest.mark.parametrize("name", presets.PRESETS)
-def test_every_preset_is_right_for_every_release(name: str) -> None:
-    known = {option: value for option, value in presets.PRESETS[name].items() if option in malloc_conf._OPTIONS}
-    assert known == presets.PRESETS[name]
-    for version in catalogue.RELEASES:
-        if name != "redis_like" or version >= "5":
-            conf = malloc_conf.encode({"preset": name}, version, {"prof": False, "cxx": False})
-            assert conf.count("lg_dirty_mult") == (version < "4.1" and name != "redis_like")
-
-
-def test_a_preset_leaves_out_what_a_release_takes_otherwise() -> None:
-    assert malloc_conf.encode({"preset": "redis_like"}, "5.0.1") == "background_thread:true"
-    assert malloc_conf.encode({"preset": "redis_like"}, "5.1.0") == "background_thread:true,thp:never"
-
-
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers())
 
 
@@ -255,3 +220,9 @@ def test_what_is_not_taken_is_one_sentence(options: t.Dict[t.Any, t.Any]) -> Non
         except JemallocError as error:
             said = str(error)
         assert re.fullmatch(r"malloc_conf: (?s:.)*|(\w+:[^,\s]*(,|\Z))*", said)
+
+
+def test_an_option_without_an_upper_bound_takes_what_jemalloc_can_count() -> None:
+    assert malloc_conf.encode({"hpa_hugify_delay_ms": 1 << 62}, "5.3.1") == f"hpa_hugify_delay_ms:{1 << 62}"
+    with pytest.raises(JemallocError, match=r"^malloc_conf: "):
+        malloc_conf.encode({"hpa_hugify_delay_ms": (1 << 62) + 1}, "5.3.1")

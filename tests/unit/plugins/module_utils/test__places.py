@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from tests.unit.conftest import put
 
@@ -26,6 +28,67 @@ def test_paths() -> None:
     path = places.drop_in_path("a@1.service")
     assert path == "/etc/systemd/system/a@1.service.d/zz-preload-jemalloc.conf"
     assert places.unit_of_drop_in(path) == "a@1.service"
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("etc/systemd/system/a.service.d/zz-preload-jemalloc.conf", True),
+        ("etc/systemd/user/a.service.d/zz-preload-jemalloc.conf", True),
+        ("etc/systemd/system/a.service.d/own.conf", False),
+        ("etc/systemd/system/zz-preload-jemalloc.conf", False),
+        ("run/systemd/system/a.service.d/zz-preload-jemalloc.conf", False),
+        ("etc/systemd/system.conf.d/zz-preload-jemalloc.conf", True),
+        ("etc/environment", True),
+        ("etc/profile.d/jemalloc.sh", True),
+        ("etc/ld.so.preload", True),
+        ("etc/ld.so.preload.without-jemalloc", True),
+        ("usr/local/bin/tool", True),
+        ("usr/local/bin/a/tool", False),
+        ("usr/bin/tool", False),
+        ("etc/passwd", False),
+    ],
+)
+def test_is_known(root: pathlib.Path, path: str, known: bool) -> None:
+    assert places.is_known(str(root / path), str(root)) is known
+
+
+def test_directories(root: pathlib.Path) -> None:
+    put(drop_in(root, "a.service"), SERVICE)
+    (root / "etc/systemd/user/b.service.d").mkdir(parents=True)
+    (root / "etc/systemd/system/a.timer.d").mkdir()
+    names = ["etc", "etc/profile.d", "etc/systemd", "etc/systemd/system", "etc/systemd/system.conf.d"]
+    names += ["etc/systemd/system/a.service.d", "etc/systemd/user", "etc/systemd/user/b.service.d", "usr/local/bin"]
+    assert sorted({*places.directories(str(root))}) == [str(root / name) for name in names]
+
+
+def test_drop_ins_of_users_are_told_from_others(root: pathlib.Path) -> None:
+    paths = [places.drop_in_path("a.service", user, str(root)) for user in (False, True)]
+    assert [places.is_user_drop_in(path) for path in paths] == [False, True]
+    assert places.present_drop_ins(str(root)) == []
+    for path in paths:
+        put(pathlib.Path(path), SERVICE)
+    assert places.present_drop_ins(str(root)) == paths
+
+
+def test_present_commands_are_those_of_ours(root: pathlib.Path) -> None:
+    ours = "#!/bin/sh\n# Managed by the Ansible collection preload.jemalloc; changes made here are lost.\n"
+    put(root / "usr/local/bin/b", ours)
+    put(root / "usr/local/bin/a", f"{ours}{'x' * (4095 - len(ours))}")
+    put(root / "usr/local/bin/large", f"{ours}{'x' * (4096 - len(ours))}")
+    put(root / "usr/local/bin/other", "#!/bin/sh\n")
+    (root / "usr/local/bin/link").symlink_to("b")
+    (root / "usr/local/bin/directory").mkdir()
+    assert places.present_commands(str(root)) == [str(root / "usr/local/bin" / name) for name in "ab"]
+
+
+def test_wrapper_links_are_those_into_the_store(root: pathlib.Path) -> None:
+    (root / "usr/local/bin").mkdir(parents=True)
+    links = [root / "usr/local/bin" / name for name in ("jemalloc.sh", "no-jemalloc.sh")]
+    assert places.wrapper_links(PREFIX, str(root)) == []
+    links[0].symlink_to(f"{PREFIX}/current/bin/jemalloc.sh")
+    links[1].symlink_to("/opt/other/current/bin/no-jemalloc.sh")
+    assert places.wrapper_links(PREFIX, str(root)) == [str(links[0])]
 
 
 def test_references(root: pathlib.Path) -> None:

@@ -228,3 +228,27 @@ def test_write_over_a_foreign_link(root: pathlib.Path) -> None:
     changes_util.apply([changes_util.Change(str(root / "etc/link"), "kept", "new")])
     assert pathlib.Path(target).read_text() == "kept"
     assert (root / "etc/link").read_text() == "new"
+
+
+def test_what_a_run_changed_is_given_back(root: pathlib.Path) -> None:
+    login, listed = str(root / "etc/environment"), put(root / "etc/ld.so.preload", f"{OURS}::\n/a.so\n")
+    put(pathlib.Path(login), f"A=1\n{PART}B=2\n")
+    link, command = str(root / "usr/local/bin/jemalloc.sh"), str(root / "usr/local/bin/tool")
+    os.makedirs(os.path.dirname(link))
+    os.symlink("/opt/jemalloc/current/bin/jemalloc.sh", link)
+    before = {login: "A=1\n", listed: "/a.so\n", link: None, command: "#!/bin/sh\n", str(root / PUMA): None}
+    assert preload.plan_restored(before, str(root)) == [
+        changes_util.Change(listed, f"{OURS}::\n/a.so\n", "/a.so\n"),
+        changes_util.Change(login, f"A=1\n{PART}B=2\n", "A=1\nB=2\n"),  # what came meanwhile stays
+        changes_util.Change(link, "/opt/jemalloc/current/bin/jemalloc.sh", None, link=True, mode=0o755),
+        changes_util.Change(command, None, "#!/bin/sh\n", mode=0o755),
+    ]
+
+
+@pytest.mark.parametrize("path", ["etc/passwd", "etc/systemd/system/a.service.d/own.conf"])
+def test_what_is_not_ours_is_not_given_back(root: pathlib.Path, path: str) -> None:
+    with pytest.raises(JemallocError) as caught:
+        preload.plan_restored({str(root / path): ""}, str(root))
+    assert str(caught.value) == (
+        f"restore: {root}/{path} is not a file of this module; hand on what it returned as before."
+    )

@@ -135,6 +135,7 @@ def test_a_profile(fake: Fake) -> None:
     assert f"{session.LOCK} 65 {fake.plan.drop_in} {os.path.dirname(fake.plan.drop_in)} {PUMA} {fake.root}/var" in guard
     assert fake.calls.index(guard) == 0
     assert fake.calls[-1] == f"systemctl stop -- {session._GUARD}"
+    assert f"systemctl reset-failed -- {PUMA}" in fake.calls  # what failed too often is not started again without it
 
 
 def test_without_a_guard_nothing_changes(fake: Fake) -> None:

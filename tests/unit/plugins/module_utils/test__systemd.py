@@ -141,6 +141,14 @@ def test_units_that_are_none(root: pathlib.Path, output: str, status: int, messa
     assert str(caught.value) == message
 
 
+def test_units_that_may_come_later(root: pathlib.Path) -> None:
+    later = systemd.wanted_services([{"name": "puma", "must_exist": False}])
+    (found,) = systemd.units(Systemctl(BARE.replace("loaded", "not-found")), later)
+    assert found.active == "inactive"
+    with pytest.raises(JemallocError, match="says that it is masked: puma"):
+        systemd.units(Systemctl(BARE.replace("loaded", "masked")), later)
+
+
 def test_units_without_systemd(root: pathlib.Path) -> None:
     (root / "run/systemd/system").rmdir()
     run = Systemctl("")

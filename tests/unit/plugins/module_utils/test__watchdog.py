@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -186,6 +187,31 @@ def test_a_watchdog_that_is_killed(
     assert watchdog.activate(str(path), "good", LIBRARY, True) == "the process that watched over it was killed"
     assert (path.read_text() if path.exists() else None) == before
     assert os.listdir(str(path.parent)) == ([] if before is None else ["list"])
+
+
+def test_it_has_nothing_open_that_is_the_modules(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, attempt = os.getpid(), watchdog.attempt
+
+    def opened(chosen: t.Sequence[watchdog.Trial]) -> t.Dict[watchdog.Trial, str]:
+        if os.getpid() == module:
+            return attempt(chosen)
+        return {chosen[0]: open_files()}
+
+    def open_files() -> str:
+        links = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # the one that lists them
+                links.append(os.readlink(f"/proc/self/fd/{name}"))
+        return " ".join(links)
+
+    monkeypatch.setattr(watchdog, "attempt", opened)
+    reader, writer = os.pipe()
+    pipe = os.readlink(f"/proc/self/fd/{writer}")
+    said = watchdog.activate(str(path), "good\n", LIBRARY, True)
+    os.close(reader)
+    os.close(writer)
+    assert said.count(os.devnull) == 3
+    assert pipe not in said
 
 
 def test_a_program_that_is_not_there() -> None:

@@ -88,6 +88,13 @@ def test_running(
     assert needed(fake, listed, prefix, rebuilt=rebuilt) == expected
 
 
+def test_a_service_of_which_only_zombies_are_left_does_not_run(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    fake.start("puma.service", "5.1.0")
+    (fake.proc / "100" / "maps").write_text("")
+    assert restarts.running(fake, [restarts.Listed("puma.service", False, "5.3.1")], prefix) == []
+
+
 @pytest.mark.parametrize("kill_mode", ["process", "none"])
 def test_what_a_restart_spares_is_not_the_service(use: t.Callable[..., Fake], prefix: str, kill_mode: str) -> None:
     fake = use()

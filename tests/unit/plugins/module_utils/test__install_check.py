@@ -1,0 +1,69 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is looked at before an installation changes anything."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
+from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+
+BUNDLE = source.Candidate("file", "/b", "b", "", "")
+
+
+class Host:
+    """Only has an archive."""
+
+    def archive_roots(self) -> t.List[str]:
+        """Return it."""
+        return ["http://archive/"]
+
+
+def check(check_mode: bool = False, method: str = "auto", **more: t.Any) -> t.Optional[t.Dict[str, t.Any]]:
+    """Check a request for 5.3.0."""
+    release = catalogue.find_release("5.3.0", None)
+    wish = store.Wish("5.3.0", build.Options().as_dict(), method)
+    request = install.Request("/p", release, wish, build.Options(), **more)
+    return install.check(t.cast(t.Any, Host()), request, check_mode)
+
+
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> t.List[str]:
+    """The releases whose tools were looked for."""
+    found: t.List[str] = []
+    monkeypatch.setattr(install, "check_tools", lambda _host, request: found.append(request.release.version))
+    return found
+
+
+def test_nothing_is_missing_where_it_may_be_built(looked: t.List[str]) -> None:
+    assert check() is None
+    assert looked == []
+    assert check(check_mode=True) is None
+    assert looked == ["5.3.0"]
+
+
+@pytest.mark.parametrize("more", [{"method": "package"}, {"bundle": BUNDLE}, {"bundle": BUNDLE, "build": False}])
+def test_nothing_is_missing_where_nothing_is_built(looked: t.List[str], more: t.Dict[str, t.Any]) -> None:
+    assert check(check_mode=True, **more) is None
+    assert looked == []
+
+
+def test_what_may_not_be_built_is_missing(looked: t.List[str]) -> None:
+    found = check(build=False)
+    assert found is not None
+    assert (found["version"], found["checksum"], found["archives"]) == ("5.3.0", None, ["http://archive/"])
+    assert found["sources"][0] == catalogue.RELEASES["5.3.0"].sha256
+    assert looked == []
+
+
+def test_a_bundle_that_is_not_named() -> None:
+    with pytest.raises(JemallocError, match=r"^bundle: method: bundle needs a bundle; name its file or URL, or call "):
+        check(method="bundle")
