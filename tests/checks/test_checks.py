@@ -81,7 +81,8 @@ def test_licences(run: Run, tree: Path) -> None:
 
 
 def test_markdown(run: Run) -> None:
-    run("pymarkdown", "scan", *(name for name in checkout.names() if name.endswith(".md")))
+    names = [name for name in checkout.names() if name.endswith(".md") and name != "CHANGELOG.md"]  # that is generated
+    run("pymarkdown", "scan", *names)
 
 
 @pytest.mark.parametrize(("schema", "pattern"), [("github-workflows", "workflows/*.yml"), ("dependabot", "*.yml")])
