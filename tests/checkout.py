@@ -41,12 +41,12 @@ def link_interpreters(directory: Path) -> Path:
     return directory
 
 
-def bring_pip(ansible_test: Path) -> None:
-    """Put our bootstrap script for pip where that ansible-test, a package, keeps the one that it would download."""
+def bring_pip(ansible_test: Path, home: Path) -> None:
+    """Put our bootstrap script for pip where ansible-test, a package, keeps the one that it would download."""
     requirements = (ansible_test / "_internal" / "python_requirements.py").read_text(encoding="utf-8")
     version = re.search(r"pip='([0-9.]+)'", requirements)
     if version is None:
         raise ValueError(f"{ansible_test} does not say which pip it wants.")
-    cache = Path.home() / ".ansible" / "test" / "cache"
+    cache = home / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROOT / ".ci" / "get_pip.py", cache / f"get_pip_{version[1].replace('.', '_')}.py")

@@ -147,14 +147,15 @@ def sanity(core: str, python: str) -> Work:
     def work(log: Log) -> None:
         programs = controller(log, core, python)
         (package,) = programs.parent.glob("lib/python3*/site-packages/ansible_test")
-        checkout.bring_pip(package)
-        place = DIRECTORY / f"tree-{core}-{python}"
+        place = DIRECTORY / f"sanity-{core}-{python}"
         shutil.rmtree(place, ignore_errors=True)
         interpreters = place / "interpreters"
         interpreters.mkdir(parents=True)
+        checkout.bring_pip(package, place)
+        home = {"HOME": str(place), "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))}
         path = f"{programs}:{checkout.link_interpreters(interpreters)}:{os.environ['PATH']}"
         paths = ":".join(part for part in path.split(":") if not part.endswith("/shims"))
-        log.run(programs / "ansible-test", "sanity", "--color", "no", cwd=checkout.copy(place), PATH=paths)
+        log.run(programs / "ansible-test", "sanity", "--color", "no", cwd=checkout.copy(place), PATH=paths, **home)
         shutil.rmtree(place)
 
     return work

@@ -103,7 +103,7 @@ def test_release(run: Run, repository: Path, tmp_path: Path) -> None:
     assert run("git", "status", "--porcelain", cwd=repository) == ""
     assert len(run("git", "worktree", "list", cwd=repository).splitlines()) == 1
     assert list(repository.glob("changelogs/fragments/*.yml")) == []
-    assert "- A release was tried." in (repository / "CHANGELOG.md").read_text()
+    assert "A release was tried" in (repository / "CHANGELOG.md").read_text()
     assert refused(run, repository) == RELEASED
 
     held = listing(repository / ARCHIVE)

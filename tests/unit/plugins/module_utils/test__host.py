@@ -12,6 +12,7 @@ import typing as t
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
@@ -83,7 +84,8 @@ def test_run_of_what_may_not_be_run(host: module.Host, tmp_path: pathlib.Path) -
         host.run([str(tmp_path / "file")])
 
 
-def test_warn(host: module.Host, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warn(host: module.Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "_global_warnings", {})  # or the next module in this process returns it too
     host.warn("look here")
     with pytest.raises(SystemExit):
         host._module.exit_json()
