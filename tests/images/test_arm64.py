@@ -117,6 +117,9 @@ def host(run: Run, environment: dict[str, str], builder: str, tmp_path: Path) ->
 
 def test_role_on_a_host(host: connections.Container, release: Release) -> None:
     wanted = release("9.9.9")
+    host.shell(
+        "mkdir -p /opt /root /srv && chmod 700 /root && mkdir -p -m 1777 /tmp"
+    )  # none of its packages is configured
     host.bring(wanted["jemalloc_origins"][0], "/srv/")
     wanted.update(jemalloc_origins=["/srv"], jemalloc_method="source")
     wanted.update(jemalloc_enabled=True, jemalloc_enabled_via="ld_so_preload")
