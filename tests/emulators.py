@@ -28,7 +28,7 @@ def arm64() -> t.Iterator[None]:
     if ours:
         (_KERNEL / "register").write_text(_RULE.read_text())
     yield
-    if ours:
+    if ours and _RULE_OF_KERNEL.exists():  # systemd-binfmt of whatever boots beside us takes all rules away
         _RULE_OF_KERNEL.write_text("-1")
 
 
