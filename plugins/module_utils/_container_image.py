@@ -78,7 +78,7 @@ def _compare(fitting: Fitting, found: image_files.Found) -> None:
         raise JemallocError(
             f"containers: {fitting.about}: jemalloc {fitting.release} of {fitting.prefix} does not fit the image "
             f"{fitting.image_name}: {reason}; give it a release that was built for that, or make an image with a "
-            "library of its own by preload.jemalloc.image; nothing was changed."
+            "library of its own by preload.jemalloc.image; no container was touched."
         )
 
 
@@ -99,6 +99,6 @@ def _run(fitting: Fitting, name: str, planned: t.Sequence[image_preflight.Trial]
         if reason:
             raise JemallocError(
                 f"containers: {fitting.about}: jemalloc {fitting.release} is not fit for the image "
-                f"{fitting.image_name}, {trial} fails in it ({reason}); nothing was changed."
+                f"{fitting.image_name}, {trial} fails in it ({reason}); no container was touched."
             )
     return any(trial.shows for trial in planned)

@@ -149,6 +149,19 @@ def go_back(
     return " and ".join(told) or "it is as before"
 
 
+def hold(job: Job, releases: Releases, proc: str = "/proc") -> str:
+    """Keep containers from a release that became current and does not fit: at any restart they would get it.
+
+    Return the release that their file names from now on, empty where it did not follow current.
+    """
+    ran_with = {unit: mapped_release(job, unit, releases.prefix, proc) for unit in job.reasons}
+    if job.changes or len(set(ran_with.values())) != 1 or not all(ran_with.values()):
+        return ""
+    release = next(iter(_pin(job, list(ran_with), ran_with, releases).values()))
+    job.keeper.reload()
+    return release or ""
+
+
 def _pin(
     job: Job, touched: t.Sequence[str], ran_with: t.Mapping[str, t.Optional[str]], releases: Releases
 ) -> t.Dict[str, t.Optional[str]]:

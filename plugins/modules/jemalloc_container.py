@@ -187,13 +187,13 @@ ARGUMENTS: t.Dict[str, t.Any] = {
 def run(module: AnsibleModule, host: Host) -> t.Tuple[t.Dict[str, t.Any], t.List[str]]:
     """Plan, and carry it out as the only run that changes this host; return the result, and what failed."""
     if module.check_mode:
-        result, _releases, jobs = planned(module, host)
-        try_images(host, jobs, only_look=True)
+        result, releases, jobs = planned(module, host)
+        try_images(host, jobs, releases, only_look=True)
         return result, []
     with changes_util.locked():
         container_files.clear_leftovers()
         result, releases, jobs = planned(module, host)
-        try_images(host, jobs, only_look=False)
+        try_images(host, jobs, releases)
         return carried_out(module, result, releases, jobs)
 
 
@@ -231,11 +231,19 @@ def planned(
     return result, releases, jobs
 
 
-def try_images(host: Host, jobs: t.Sequence[jobs_util.Job], only_look: bool) -> None:
+def try_images(
+    host: Host, jobs: t.Sequence[jobs_util.Job], releases: container.Releases, only_look: bool = False
+) -> None:
     """Try the library in the images of what is going to change or to be restarted, before anything does."""
     for job in jobs:
         for fitting in job.fittings if job.changes or job.reasons else ():
-            if not container_image.check(fitting, only_look) and not only_look:
+            try:
+                shown = container_image.check(fitting, only_look)
+            except JemallocError as error:
+                held = "" if only_look else jobs_util.hold(job, releases)
+                more = f" From now on {job.path} names {held}, which runs there." if held else ""
+                raise JemallocError(f"{error}{more}") from error
+            if not shown and not only_look:
                 host.warn(
                     f"{fitting.image_name} has no program that shows what is mapped: of the library only the loader's "
                     "own look at it is known before the restart."

@@ -20,7 +20,7 @@ NETWORK, ADDRESS = "preload-jemalloc-containers", "10.79.2.11"
 #: The host: podman 5.4. Its compiler is for the release that builds in no time, its libjemalloc2 for a real one.
 _PACKAGES = "podman podman-compose runc netavark aardvark-dns gcc make libc6-dev libjemalloc2"
 
-# As .ci/containers.conf; where a container in a container has its processes, nobody is to move them.
+# As .ci/containers.conf; a network of its own would need the tools of a firewall.
 _CONF = """[containers]
 default_ulimits = ["nofile=20000:20000", "nproc=30000:30000"]
 netns = "host"
@@ -63,7 +63,9 @@ def host(run: Run, directory: Path) -> t.Iterator[Fleet]:
     try:
         run(
             *("podman", "run", "--detach", f"--name={name}", f"--hostname={name}", f"--network={NETWORK}"),
-            *(f"--ip={ADDRESS}", "--systemd=always", "--privileged"),
+            # podman itself would mount the control groups of systemd twice, and runc is lost then
+            *(f"--ip={ADDRESS}", "--systemd=false", "--env=container=podman", "--privileged", "--cgroupns=private"),
+            *("--tmpfs=/run:rw,mode=755", "--tmpfs=/run/lock", "--tmpfs=/tmp:rw,mode=1777"),
             f"--volume={directory}/key.pub:/root/.ssh/authorized_keys:ro",
             *(built, "/sbin/init"),
         )
@@ -80,7 +82,7 @@ def host(run: Run, directory: Path) -> t.Iterator[Fleet]:
 
 def load(run: Run, directory: Path, made: Fleet, name: str, known_as: str) -> None:
     """Bring an image to the host, under a name."""
-    archive = directory / f"{known_as.replace(':', '-')}.tar"
+    archive = directory / "image.tar"
     run("podman", "save", "--quiet", "--format=oci-archive", f"--output={archive}", name)
     run("podman", "cp", str(archive), f"{made.hosts[0]}:/root/image.tar")
     archive.unlink()

@@ -21,7 +21,7 @@ OVERRIDE = "/srv/shop/compose.override.yaml"
 _QUADLET = """[Container]
 Image={image}
 Exec={command}
-Environment=LD_PRELOAD={foreign}
+StopTimeout=1
 [Service]
 TimeoutStartSec=30
 """
@@ -31,11 +31,13 @@ _COMPOSE = """services:
     image: localhost/app:1
     command: ["sleep", "1000"]
     network_mode: host
+    stop_grace_period: 1s
     environment: [A=b]
   cache:
     image: localhost/app:1
     command: ["sh", "-c", "unset LD_PRELOAD; exec sleep 1000"]
     network_mode: host
+    stop_grace_period: 1s
 """
 
 
@@ -48,7 +50,7 @@ def quadlet(
     host: Fleet, name: str, image: str = "localhost/app:1", command: str = "sleep 1000", start: str = "restart"
 ) -> None:
     """Let the host have a quadlet, and start it."""
-    write(host, f"/etc/containers/systemd/{name}.container", _QUADLET.format(image=image, command=command, foreign=""))
+    write(host, f"/etc/containers/systemd/{name}.container", _QUADLET.format(image=image, command=command))
     host.shell(host.hosts[0], f"systemctl daemon-reload && systemctl {start} {name}.service")
 
 

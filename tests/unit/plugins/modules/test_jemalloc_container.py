@@ -340,6 +340,26 @@ def test_another_release(containers: Call, world: World, installed: t.Callable[.
     assert rebuilt["containers"][0]["reason"] == "1 of its 1 processes do not map jemalloc 9.9.8"
 
 
+def test_a_new_release_that_does_not_fit_the_image(
+    containers: Call, world: World, installed: t.Callable[..., None]
+) -> None:
+    world.quadlet("web")
+    containers({"quadlet": "web"})
+    installed(world.prefix, "9.9.8")
+    world.switch("9.9.8")
+    world.write(files={**world.state["files"], "lib/libc.so.6": libc("2.1")})
+    path = world.root / DROP_IN.format("web")
+    before = path.read_text()
+    message = containers({"quadlet": "web"}, _check=True)["msg"]
+    assert path.read_text() == before
+    world.calls()
+    # at its next restart it would have got a library that is not for it
+    assert containers({"quadlet": "web"})["msg"] == f"{message} From now on {path} names 9.9.9, which runs there."
+    assert path.read_text() == before.replace("/current/", "/9.9.9/")
+    assert world.calls("^systemctl") == ["systemctl daemon-reload"]
+    assert world.mapped("web.service") == {"9.9.9"}
+
+
 def test_a_run_that_was_killed_before_the_restart(containers: Call, world: World, snapshot: Snapshot) -> None:
     world.quadlet("web")
     before = snapshot(world.root)
@@ -554,7 +574,7 @@ def test_images_that_do_not_do(containers: Call, world: World, snapshot: Snapsho
     musl = {"lib/ld-musl-x86_64.so.1": "/bin/true"}
     fit = "give it a release that was built for that, or make an image with a library of its own by"
     front = f"containers: web.container: jemalloc 9.9.9 of {world.prefix} does not fit the image app:1: "
-    back = f"; {fit} preload.jemalloc.image; nothing was changed."
+    back = f"; {fit} preload.jemalloc.image; no container was touched."
     for check in (True, False):
         world.write(files=musl)
         message = containers({"quadlet": "web"}, _check=check)["msg"]
@@ -570,7 +590,7 @@ def test_images_that_do_not_do(containers: Call, world: World, snapshot: Snapsho
     assert containers({"quadlet": "web"})["msg"] == (
         f"containers: web.container: jemalloc 9.9.9 is not fit for the image app:1, {LOADER} --list "
         f"{world.prefix}/9.9.9/lib/libjemalloc.so.2 fails in it (podman cannot run it in a container: OCI runtime "
-        "error); nothing was changed."
+        "error); no container was touched."
     )
     world.write(fails={})
     world.read()
