@@ -197,14 +197,3 @@ def has_reason(call: ast.Call) -> bool:
     keywords = [keyword.value for keyword in call.keywords if keyword.arg == "reason"]
     first = call.args[:1] if ast.unparse(call.func) in ("pytest.skip", "pytest.xfail") else []
     return any(isinstance(value, (ast.Constant, ast.JoinedStr)) for value in [*keywords, *first])
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    dead = [
-        f"{name}: {target}"
-        for name in NAMES
-        if name.endswith(".md")
-        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", read(name))
-        if not (ROOT / name).parent.joinpath(target).exists()
-    ]
-    assert dead == []
