@@ -124,7 +124,7 @@ def test_role_on_a_host(host: connections.Container, release: Release) -> None:
     wanted.update(jemalloc_enabled=True, jemalloc_enabled_via="ld_so_preload")
     assert host.play(**wanted)[1] == 2
     assert host.mapped("cat", lab.MAPS) == {LIBRARY}
-    found = json.loads(host.start_in("no-jemalloc.sh", "cat", "/opt/jemalloc/9.9.9/receipt.json"))
+    found = json.loads(host.start_in("cat", "/opt/jemalloc/9.9.9/receipt.json"))
     assert (found["platform"]["architecture"], found["platform"]["lg_page"]) == ("aarch64", 16)
     assert "--with-lg-page=16" in found["configure"]
     assert host.play(**wanted)[1] == 0

@@ -21,6 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _preload a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _watchdog as watchdog
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_preload as module
 
 SYSTEMCTL = """
@@ -427,6 +428,20 @@ def test_a_host_without_systemd_is_told_what_does_not_apply(
     assert scopes(host=True, exclude=["puma"])["msg"] == (
         "exclude: 'puma' is not a command on the PATH, and services are only kept out where systemd is the init; take "
         "it off the list."
+    )
+
+
+def test_a_container_without_capabilities_keeps_no_command_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: t.List[t.Sequence[str]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    module.check_commands(lambda command, *_more: (asked.append(command) or 0, ""), ["perl"])
+    module.check_commands(lambda *_arguments: (1, ""), [])
+    assert asked == [["unshare", "--mount", "true"]]
+    with pytest.raises(JemallocError) as caught:
+        module.check_commands(lambda *_arguments: (1, "unshare failed"), ["perl", "awk"])
+    assert str(caught.value) == (
+        "exclude: awk, perl would not start any more: with via: ld_so_preload that takes the capability CAP_SYS_ADMIN, "
+        "which this container does not have; take it off the list, or use via: environment."
     )
 
 
