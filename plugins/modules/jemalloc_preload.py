@@ -373,7 +373,7 @@ def check_commands(run: build.Run, commands: t.Collection[str]) -> None:
     if commands and os.geteuid() == 0 and run(["unshare", "--mount", "true"], None, None)[0]:
         raise JemallocError(
             f"exclude: {', '.join(sorted(commands))} would not start any more: with via: ld_so_preload that takes the "
-            "capability CAP_SYS_ADMIN, which this container does not have; take it off the list, or use via: environment."
+            "capability CAP_SYS_ADMIN, which is not to be had here; take it off the list, or use via: environment."
         )
 
 

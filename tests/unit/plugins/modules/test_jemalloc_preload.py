@@ -441,7 +441,7 @@ def test_a_container_without_capabilities_keeps_no_command_out(monkeypatch: pyte
         module.check_commands(lambda *_arguments: (1, "unshare failed"), ["perl", "awk"])
     assert str(caught.value) == (
         "exclude: awk, perl would not start any more: with via: ld_so_preload that takes the capability CAP_SYS_ADMIN, "
-        "which this container does not have; take it off the list, or use via: environment."
+        "which is not to be had here; take it off the list, or use via: environment."
     )
 
 
