@@ -20,6 +20,9 @@ MAPS = ("cat", "/proc/self/maps")
 
 Release = t.Callable[..., dict[str, t.Any]]
 
+# make images: they have yet to be seen beside the other kinds of tests that make test runs at the same time
+pytestmark = pytest.mark.full
+
 
 def test_installed_and_removed(container: Container, release: Release) -> None:
     wanted = release(container)
