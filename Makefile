@@ -47,9 +47,9 @@ faults: packages ## Run in full the tests of faults, 300 moments of being killed
 	@.ci/venv .venv-test requirements-test.txt
 	@.venv-test/bin/python -m pytest tests/faults tests/malloc_conf --full $(ARGS)
 
-images: packages ## Run in full the tests of images and of containers: jemalloc itself for each Debian and for musl
+images: packages ## Run in full the tests of images, jemalloc itself for each Debian, musl and arm64, and of containers
 	@.ci/venv .venv-test requirements-test.txt
-	@.venv-test/bin/python -m pytest tests/images tests/containers --full $(ARGS)
+	@.venv-test/bin/python -m pytest tests/images tests/connections tests/containers --full $(ARGS)
 
 bench: packages ## Measure what an installation costs, beside a build by hand
 	@.ci/venv .venv-test requirements-test.txt

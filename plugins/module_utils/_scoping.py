@@ -22,6 +22,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd a
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
+    from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
     from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 #: The arguments of the module jemalloc_preload, as _arguments.SCOPES lists them.
@@ -127,6 +128,7 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     scopes = preload.Scopes(via, units, excluded, commands, current, releases)
     if via == "ld_so_preload":
         check_list(scopes)
+        check_commands(host.run, commands)
     elif via and not systemd.is_running():
         host.warn(
             "systemd is not the init of this host: logins, ssh and cron preload the library as far as they use PAM; "
@@ -146,6 +148,15 @@ def check_list(scopes: preload.Scopes) -> None:
                 f"services: {unit.name} wants jemalloc {scopes.release(unit)}, but with via: ld_so_preload every "
                 f"process has {scopes.current}; leave out its version, or use via: environment."
             )
+
+
+def check_commands(run: Run, commands: t.Collection[str]) -> None:
+    """Refuse to keep commands out of the list of the dynamic linker where not even root can hide a file from one."""
+    if commands and os.geteuid() == 0 and run(["unshare", "--mount", "true"], None, None)[0]:
+        raise JemallocError(
+            f"exclude: {', '.join(sorted(commands))} would not start any more: with via: ld_so_preload that takes the "
+            "capability CAP_SYS_ADMIN, which is not to be had here; take it off the list, or use via: environment."
+        )
 
 
 def kept_out(host: Host, names: t.Sequence[str]) -> t.Tuple[t.List[systemd.Unit], t.Dict[str, str]]:

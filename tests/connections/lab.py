@@ -127,6 +127,7 @@ class Container:
         extra = json.dumps({"jemalloc_cache": str(self.directory / "cache"), **variables})
         command = ["ansible-playbook", f"--inventory={inventory}", f"--extra-vars={extra}", *options]
         printed = self.run(*command, "preload.jemalloc.site", cwd=self.directory, check=False)
+        assert "unreachable=0" in printed, printed
         assert ("failed=0" not in printed) == fails, printed
         assert "Traceback" not in printed
         (changed,) = re.findall(r"changed=(\d+)", printed)

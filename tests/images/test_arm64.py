@@ -27,9 +27,9 @@ _PACKAGES = (
 BUILDER = (
     "--variant=extract",
     f"--include={_PACKAGES}",
-    '--customize-hook=ln -s mawk "$1"/usr/bin/awk',
-    '--customize-hook=echo root:x:0:0:root:/root:/bin/sh > "$1"/etc/passwd',
-    '--customize-hook=echo root:x:0: > "$1"/etc/group',
+    '--extract-hook=ln -s mawk "$1"/usr/bin/awk',
+    '--extract-hook=echo root:x:0:0:root:/root:/bin/sh > "$1"/etc/passwd',
+    '--extract-hook=echo root:x:0: > "$1"/etc/group',
 )
 
 pytestmark = pytest.mark.full
@@ -117,15 +117,14 @@ def host(run: Run, environment: dict[str, str], builder: str, tmp_path: Path) ->
 
 def test_role_on_a_host(host: connections.Container, release: Release) -> None:
     wanted = release("9.9.9")
-    host.shell(
-        "mkdir -p /opt /root /srv && chmod 700 /root && mkdir -p -m 1777 /tmp"
-    )  # none of its packages is configured
+    # None of its packages is configured.
+    host.shell("mkdir -p /opt /root /srv && chmod 700 /root && mkdir -p -m 1777 /tmp")
     host.bring(wanted["jemalloc_origins"][0], "/srv/")
     wanted.update(jemalloc_origins=["/srv"], jemalloc_method="source")
     wanted.update(jemalloc_enabled=True, jemalloc_enabled_via="ld_so_preload")
     assert host.play(**wanted)[1] == 2
     assert host.mapped("cat", lab.MAPS) == {LIBRARY}
-    found = json.loads(host.start_in("no-jemalloc.sh", "cat", "/opt/jemalloc/9.9.9/receipt.json"))
+    found = json.loads(host.start_in("cat", "/opt/jemalloc/9.9.9/receipt.json"))
     assert (found["platform"]["architecture"], found["platform"]["lg_page"]) == ("aarch64", 16)
     assert "--with-lg-page=16" in found["configure"]
     assert host.play(**wanted)[1] == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pathlib
 import typing as t
+from unittest import mock
 
 import pytest
 
@@ -15,6 +16,8 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _host as h
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
+from ansible_collections.preload.jemalloc.plugins.module_utils import _scoping as scoping
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
 Snapshot = t.Callable[[pathlib.Path], t.Dict[str, t.Any]]
@@ -172,3 +175,18 @@ def test_errors_of_the_system(
     monkeypatch.setattr(preload, "clear_leftovers", fail)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     assert scopes()["msg"] == message
+
+
+def test_a_container_without_capabilities_keeps_no_command_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = mock.Mock(return_value=(0, ""))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    scoping.check_commands(run, ["perl"])
+    scoping.check_commands(run, [])
+    run.assert_called_once_with(["unshare", "--mount", "true"], None, None)
+    run.return_value = (1, "unshare failed")
+    with pytest.raises(JemallocError) as caught:
+        scoping.check_commands(run, ["perl", "awk"])
+    assert str(caught.value) == (
+        "exclude: awk, perl would not start any more: with via: ld_so_preload that takes the capability CAP_SYS_ADMIN, "
+        "which is not to be had here; take it off the list, or use via: environment."
+    )
