@@ -99,13 +99,20 @@ class Quadlet:
         return f"{container.HEADER}[{_SECTION}]\n" + "".join(f"{line}\n" for line in lines)
 
 
+def _directories(root: str) -> t.List[str]:
+    """Return the directories in which podman looks, without those for users' own systemd."""
+    found = []
+    for directory in container_files.DIRECTORIES:
+        base = os.path.join(root, directory)
+        below = sorted(top for top, _directories, _names in os.walk(base))
+        found += [top for top in below if not f"{top}/".startswith(f"{base}/users/")]
+    return found
+
+
 def locate(name: str, root: str = "/") -> str:
     """Return the file of a quadlet that counts; empty when there is none."""
-    for directory in container_files.DIRECTORIES:
-        for top, _directories, names in sorted(os.walk(os.path.join(root, directory))):
-            if name in names:
-                return os.path.join(top, name)
-    return ""
+    paths = (os.path.join(directory, name) for directory in _directories(root))
+    return next((path for path in paths if os.path.isfile(path)), "")
 
 
 def read(name: str, root: str = "/") -> t.Optional[Quadlet]:
@@ -117,12 +124,10 @@ def read(name: str, root: str = "/") -> t.Optional[Quadlet]:
     dashes = [match.end() for match in re.finditer("-", stem)][::-1]
     beside = [f"{name}.d", *(f"{stem[:end]}.container.d" for end in dashes), "container.d"]
     found: t.Dict[str, str] = {}
-    for directory in container_files.DIRECTORIES:
-        for top, _directories, _names in sorted(os.walk(os.path.join(root, directory))):
-            for each in (os.path.join(top, drop_ins) for drop_ins in beside):
-                for file in os.listdir(each) if os.path.isdir(each) else ():
-                    if file.endswith(".conf") and file != changes_util.DROP_IN:
-                        found.setdefault(file, os.path.join(each, file))
+    for each in (os.path.join(directory, drop_ins) for directory in _directories(root) for drop_ins in beside):
+        for file in os.listdir(each) if os.path.isdir(each) else ():
+            if file.endswith(".conf") and file != changes_util.DROP_IN:
+                found.setdefault(file, os.path.join(each, file))
     paths = [path, *(found[file] for file in sorted(found))]
     return Quadlet(name, path, tuple(files.read_text(each) or "" for each in paths))
 

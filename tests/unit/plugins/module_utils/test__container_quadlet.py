@@ -42,6 +42,8 @@ def environment(tmp_path: pathlib.Path, name: str = "a-b-c.container") -> t.List
 
 def test_which_files_count(tmp_path: pathlib.Path, write: Write) -> None:
     assert quadlets.read("a-b-c.container", str(tmp_path)) is None
+    write(f"{ADMIN}/users/a-b-c.container", "Environment=users")
+    assert quadlets.read("a-b-c.container", str(tmp_path)) is None
     write(f"{PACKAGE}/a-b-c.container", "Environment=package")
     write(f"{ADMIN}/deep/er/a-b-c.container", "Environment=admin")
     assert environment(tmp_path) == ["admin"]
