@@ -71,7 +71,9 @@ def test_galaxy_importer(run: Run, tree: Path, tmp_path: Path, environment: dict
     run("ansible-galaxy", "collection", "build", "--output-path", str(tmp_path), ".", cwd=tree)
     (archive,) = tmp_path.glob("*.tar.gz")
     importer = (str(programs / "python"), "-m", "galaxy_importer.main", str(archive))
-    said = run(*importer, cwd=tmp_path, PATH=f"{programs}:{environment['PATH']}")
+    # ansible-lint has a test of its own, which does not end after a time
+    more = {"PATH": f"{programs}:{environment['PATH']}", "GALAXY_IMPORTER_RUN_ANSIBLE_LINT": "false"}
+    said = run(*importer, cwd=tmp_path, **more)
     assert "Importer processing completed successfully" in said
     assert [line for line in said.splitlines() if line.startswith(("WARNING", "ERROR"))] == []
 
