@@ -167,3 +167,7 @@ def test_apparmor(tmp_path: pathlib.Path) -> None:
     assert verdict("/usr/sbin/nginx", str(tmp_path)).noted == [f"/usr/sbin/nginx {missing}"]
     found = verdict("/usr/sbin/x", str(tmp_path), AppArmorProfile="-own").noted
     assert found == [f"AppArmor confines it by own; {rule}own", f"/usr/sbin/x {missing}"]
+
+
+def test_what_is_no_elf_file_has_no_format_that_is_in_the_way() -> None:
+    assert applicability._unfit("/script", b"#!/bin/sh\n", HERE) == ""

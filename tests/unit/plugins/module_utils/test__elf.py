@@ -91,6 +91,29 @@ def test_what_is_cut_off_is_seen(bits: int, cut: int) -> None:
         elf.parse(made(bits, ">")[:-cut])
 
 
+def changed(position: int, value: int) -> bytes:
+    """Return a program of 64 bits with another number at a place."""
+    data = bytearray(made(64, "<"))
+    struct.pack_into("<Q", data, position, value)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("position", [96, 152, 208])  # p_filesz of each segment
+def test_a_segment_that_ends_behind_the_file(position: int) -> None:
+    with pytest.raises(JemallocError, match="its ELF headers are damaged or cut off"):
+        elf.parse(changed(position, 1 << 20))
+
+
+def test_a_dynamic_section_without_its_last_entry() -> None:
+    assert elf.parse(changed(208, 48)).needed == ("liba.so", "libb.so.2")
+
+
+def test_a_name_without_an_end() -> None:
+    dynamic = 64 + 3 * 56 + len(INTERPRETER) + len(STRINGS)
+    with pytest.raises(JemallocError, match="its ELF headers are damaged or cut off"):
+        elf.parse(changed(dynamic + 8, 1 << 20))
+
+
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"\x7fEL"])
 def test_what_is_none(data: bytes) -> None:
     with pytest.raises(JemallocError, match="it is not an ELF file"):

@@ -209,3 +209,11 @@ def test_installations(tmp_path: pathlib.Path, root: pathlib.Path, installed: t.
     ]
     assert (found[0]["receipt"], found[2]["receipt"]["release"]) == (None, "5.10.0")
     assert found[2]["path"] == f"{prefix}/5.10.0"
+
+
+@pytest.mark.parametrize(("options", "hides"), [("rw,hidepid=2", True), ("rw,hidepid=invisible", True), ("rw", False)])
+def test_processes_that_proc_hides(tmp_path: pathlib.Path, options: str, hides: bool) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "mounts").write_text(f"sysfs /sys sysfs rw 0 0\nproc /proc proc {options} 0 0\n")
+    assert info._hides(str(tmp_path)) is hides
+    assert info._hides(str(tmp_path / "missing")) is False

@@ -1,10 +1,11 @@
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is looked at before an installation changes anything."""
+"""What is looked at before an installation changes anything, and what cannot be carried out."""
 
 from __future__ import annotations
 
+import pathlib
 import typing as t
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
+from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -67,3 +69,20 @@ def test_what_may_not_be_built_is_missing(looked: t.List[str]) -> None:
 def test_a_bundle_that_is_not_named() -> None:
     with pytest.raises(JemallocError, match=r"^bundle: method: bundle needs a bundle; name its file or URL, or call "):
         check(method="bundle")
+
+
+def test_where_nothing_fits_it_is_said_what_would(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "stage", lambda _prefix: str(tmp_path))
+    wish = store.Wish("5.3.0", build.Options().as_dict())
+    request = install.Request("/p", catalogue.find_release("5.3.0", None), wish, build.Options(), build=False)
+    with pytest.raises(install.NothingFitsError, match=r"^nothing fits$") as caught:
+        install.carry_out(t.cast(t.Any, Host()), request, store.Plan({}, "5.3.0"), publish.Undo())
+    assert caught.value.missing == install.missing(t.cast(t.Any, Host()), request)
+
+
+def test_a_log_that_nobody_can_write(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "LOGS", (f"{tmp_path}/missing", f"{tmp_path}/none"))
+    assert install.keep_log("5.3.0", "x") == f"{tmp_path}/none/preload-jemalloc-5.3.0-build.log"
+    monkeypatch.setattr(install, "LOGS", (f"{tmp_path}/missing", str(tmp_path)))
+    path = pathlib.Path(install.keep_log("5.3.0", "x"))
+    assert (path.parent, path.read_text(), path.stat().st_mode & 0o777) == (tmp_path, "x", 0o600)

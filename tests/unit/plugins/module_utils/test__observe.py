@@ -303,3 +303,16 @@ def test_a_real_one_in_secure_execution_mode(prefix: str, tmp_path: pathlib.Path
         with running(program, user=65534) as pid:
             found = real(pid, prefix)
     assert (found.allocator.label, found.secure) == ("glibc", True)
+
+
+def test_an_environment_of_more_than_a_page(proc: Proc, prefix: str) -> None:
+    proc.add(7, "/usr/bin/puma", environment={"LONG": "x" * 9000, "MALLOC_CONF": "narenas:2"})
+    (found,) = observe.processes(observe.look_at(prefix, str(proc.top)))
+    assert observe.with_start(found, str(proc.top)).malloc_conf == "narenas:2"
+
+
+def test_the_release_of_a_library_that_is_gone_and_cannot_be_read(proc: Proc, prefix: str) -> None:
+    look = observe.Look(prefix, str(proc.top))
+    line = b"7f00000000-7f00001000 r-xp 00000000 08:01 5  /opt/x.so (deleted)\n"
+    assert observe._mapped_release(look, 7, "/opt/x.so", line) == ""
+    assert observe._mapped_release(look, 7, "/opt/y.so", line) == ""

@@ -117,3 +117,15 @@ def test_find_command(tmp_path: pathlib.Path) -> None:
     path = f":{tmp_path}/usr/local/bin:{tmp_path}/missing:{tmp_path}/a"
     assert places.find_command("tool", path, str(tmp_path)) == tool
     assert places.find_command("other", path, str(tmp_path)) == ""
+
+
+def test_files_for_more_than_one_service_by_their_scopes(root: pathlib.Path) -> None:
+    put(root / "etc/default/locale", "")
+    (root / "etc/environment").symlink_to("default/locale")
+    assert places.host_files(str(root)) == {
+        str(root / "etc/systemd/system.conf.d/zz-preload-jemalloc.conf"): "host",
+        str(root / "etc/default/locale"): "login",
+        str(root / "etc/profile.d/jemalloc.sh"): "login",
+        str(root / "etc/ld.so.preload"): "ld_so_preload",
+        str(root / "etc/ld.so.preload.without-jemalloc"): "ld_so_preload",
+    }

@@ -22,6 +22,29 @@ def test_intervals(interval: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("unit", "seconds"),
+    [
+        ("s", 1),
+        ("sec", 1),
+        ("m", 60),
+        ("min", 60),
+        ("minutes", 60),
+        ("h", 3600),
+        ("hr", 3600),
+        ("d", 86400),
+        ("days", 86400),
+    ],
+)
+def test_the_units_of_intervals_come_to_a_day(unit: str, seconds: int) -> None:
+    whole = 86400 // seconds
+    assert timer.check_interval(f"{whole}{unit}") == f"{whole}{unit}"
+    rest = f"{whole - 1}{unit} {seconds}s"
+    assert timer.check_interval(rest) == rest
+    with pytest.raises(JemallocError, match=r"^interval: "):
+        timer.check_interval(f"{whole - 1}{unit} {seconds + 1}s")
+
+
+@pytest.mark.parametrize(
     "interval",
     [
         "",

@@ -365,6 +365,7 @@ def test_what_a_killed_run_left_is_cleared(run: Call, lab: Lab) -> None:
         lab.root / "etc/systemd/system/.preload-jemalloc-metrics.timer.preload-jemalloc",
         lab.root / "etc/systemd/system/timers.target.wants/.preload-jemalloc-metrics.timer.kept.preload-jemalloc",
         lab.directory / ".jemalloc.prom.preload-jemalloc",
+        lab.directory / ".jemalloc.prom.kept.preload-jemalloc",
     ]
     for path in left:
         path.write_text("left")

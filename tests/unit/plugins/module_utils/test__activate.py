@@ -1,0 +1,67 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When systemd, and that of users, reads its files again."""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import pytest
+
+from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change
+
+USER = 65533
+SERVICE = Change("/etc/systemd/system/a.service.d/x.conf", None, "")
+LOGIN = Change("/etc/environment", None, "")
+
+
+class Host:
+    """Remembers what it runs."""
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+        self.calls: t.List[t.List[str]] = []
+
+    def run(self, arguments: t.Sequence[str]) -> t.Tuple[int, str]:
+        """Run a command."""
+        self.calls.append(list(arguments))
+        return self.status, "no bus\n" if self.status else ""
+
+
+SYSTEM, OF_USER = ["systemctl", "daemon-reload"], [*systemd.command(USER), "daemon-reload"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([], []),
+        ([LOGIN], []),
+        ([LOGIN, SERVICE], [SYSTEM]),
+        (None, [SYSTEM, OF_USER]),
+        (["user"], [SYSTEM, OF_USER]),
+    ],
+)
+def test_reload(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, changes: t.Any, expected: t.Any) -> None:
+    monkeypatch.setattr(systemd, "user_managers", lambda: [USER])
+    if changes == ["user"]:
+        changes = [Change(places.drop_in_path("own.service", user=True), None, "")]
+    host = Host()
+    assert activate.reload_systemd(t.cast(t.Any, host), changes) == ""
+    assert host.calls == expected
+
+
+def test_reload_that_fails(root: pathlib.Path) -> None:
+    said = activate.reload_systemd(t.cast(t.Any, Host(1)), [SERVICE])
+    assert said == "systemctl daemon-reload ended with 1: no bus"
+
+
+def test_nothing_is_reloaded_without_systemd(root: pathlib.Path) -> None:
+    (root / "run/systemd/system").rmdir()
+    host = Host()
+    assert activate.reload_systemd(t.cast(t.Any, host), None) == ""
+    assert host.calls == []
