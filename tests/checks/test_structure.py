@@ -28,7 +28,8 @@ COLLECTION = "ansible_collections.preload.jemalloc."
 DOCUMENTATION = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
 
 #: What a kind of plugin may import of ours: arrows run one way, down to module_utils.
-ARROWS = {
+ARROWS: dict[str, set[str]] = {
+    "doc_fragments": set(),
     "module_utils": {"module_utils"},
     "modules": {"module_utils"},
     "plugin_utils": {"module_utils", "plugin_utils"},

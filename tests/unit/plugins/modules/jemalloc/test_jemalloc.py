@@ -63,6 +63,7 @@ class Scenario(t.NamedTuple):
             "origin": origin,
             "packages": [],
             "missing": None,
+            "scopes": None,
             **self.expected,
         }
 
