@@ -34,7 +34,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
-from tests.checkout import ROOT as ROOT
+from tests.checkout import ROOT
 
 Run = t.Callable[..., str]
 

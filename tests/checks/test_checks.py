@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from tests import checkout
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 
 #: A container that is a host as any other: it has Python, and a compiler, but no systemd.
 IMAGE = ("--variant=minbase", "--include=python3,gcc,make,libc6-dev")

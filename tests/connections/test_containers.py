@@ -149,7 +149,7 @@ def test_an_image_with_the_environment(container: Container, release: Release, c
 
 @pytest.mark.parametrize("container", ["buildah"], indirect=True)
 def test_a_container_of_such_an_image(container: Container, release: Release, commit: t.Callable[[], None]) -> None:
-    wanted = {"jemalloc_enabled": True, "jemalloc_enabled_via": "ld_so_preload"}
+    wanted: dict[str, t.Any] = {"jemalloc_enabled": True, "jemalloc_enabled_via": "ld_so_preload"}
     container.play(**release(container), **wanted)
     commit()
     derived = dataclasses.replace(container, engine="podman", name="preload-jemalloc-derived", image=MADE)

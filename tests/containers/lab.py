@@ -12,7 +12,8 @@ import subprocess
 import typing as t
 from pathlib import Path
 
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 from tests.fleet.lab import Fleet, wait_until
 
 NETWORK, ADDRESS = "preload-jemalloc-containers", "10.79.2.11"

@@ -13,7 +13,8 @@ import pytest
 
 from tests.browser.chromium import Browser
 from tests.browser.conftest import browser
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 
 __all__ = ["browser"]
 

@@ -16,7 +16,7 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from tests.conftest import ROOT
+from tests.checkout import ROOT
 
 #: Of the site alone: they hold what others have, or lead to it.
 OF_THE_SITE = ("index", "quick-start", "contents", "develop")

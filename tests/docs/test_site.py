@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.browser.chromium import DESKTOP, PHONE, Browser
-from tests.conftest import ROOT
+from tests.checkout import ROOT
 from tests.docs.conftest import Page
 
 SPECS = yaml.safe_load((ROOT / "roles/jemalloc/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]

@@ -16,7 +16,8 @@ import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 
 NETWORK, SUBNET = "preload-jemalloc-fleet", "10.79.1"
 

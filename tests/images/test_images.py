@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 from tests.images import lab
 
 LIBRARY = "/opt/jemalloc/9.9.9/lib/libjemalloc.so.2"

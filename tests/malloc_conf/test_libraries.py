@@ -28,7 +28,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _presets a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from tests import sources
-from tests.conftest import ROOT
+from tests.checkout import ROOT
 
 #: A program that allocates more than true does.
 SERVER = """

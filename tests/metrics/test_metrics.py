@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _exporter as exporter
 from ansible_collections.preload.jemalloc.plugins.module_utils import _metrics as metrics
-from tests.conftest import ROOT
+from tests.checkout import ROOT
 
 Promtool = t.Callable[..., str]
 

@@ -20,7 +20,17 @@ RELEASED = f"Not released: {VERSION} has been released already; raise the versio
 
 #: What a user of the archive needs; everything else stays out.
 NEEDED = {
-    *("CHANGELOG.md", "COPYING", "LICENSES", "README.md", "REUSE.toml", "changelogs", "docs", "meta"),
+    *(
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "COPYING",
+        "LICENSES",
+        "README.md",
+        "REUSE.toml",
+        "changelogs",
+        "docs",
+        "meta",
+    ),
     *("playbooks", "plugins", "roles", "FILES.json", "MANIFEST.json"),
 }
 
@@ -109,7 +119,7 @@ def test_release(run: Run, repository: Path, tmp_path: Path) -> None:
     held = listing(repository / ARCHIVE)
     with tarfile.open(repository / ARCHIVE) as tar:
         assert {name.partition("/")[0] for name in tar.getnames()} == NEEDED
-    assert [name for name, _digest in held if "fragments/" in name or name.endswith(".pyc")] == []
+    assert [name for name, _digest in held if "changelogs/fragments/" in name or name.endswith(".pyc")] == []
     run("git", "clone", "--quiet", f"--branch={VERSION}", str(repository), str(tmp_path / "clone"))
     run("ansible-galaxy", "collection", "build", cwd=tmp_path / "clone")
     assert listing(tmp_path / "clone" / ARCHIVE) == held

@@ -19,7 +19,8 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from tests import sources
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 
 
 @dataclass(frozen=True)

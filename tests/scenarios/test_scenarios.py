@@ -9,7 +9,8 @@ from typing import Iterator
 
 import pytest
 
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 
 SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml") if path.parent.name != "default")
 #: Only with --full: they install many servers on three or four releases of Debian, preload boots them twice too.

@@ -12,7 +12,8 @@ from typing import Callable, Iterator
 
 import pytest
 
-from tests.conftest import ROOT, Run
+from tests.checkout import ROOT
+from tests.conftest import Run
 
 # How this machine reaches a package index, if that takes anything: the container has to do it in the same way.
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")

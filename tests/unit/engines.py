@@ -52,9 +52,13 @@ def start(state: State, key: str, text: str) -> int:
         return 0
     if state.get("ignores"):
         environment.pop("LD_PRELOAD", None)
-    devices = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     found["pid"] = subprocess.Popen(
-        [state["program"], "1000"], env={**os.environ, **environment}, start_new_session=True, **devices
+        [state["program"], "1000"],
+        env={**os.environ, **environment},
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ).pid
     return 0
 
@@ -100,7 +104,8 @@ def tell(state: State, words: t.List[str], names: t.List[str], options: t.Dict[s
 
 def inspected(found: State, key: str) -> State:
     """Return what an inspection says of a container."""
-    environment = [f"{name}={value}" for name, value in found.get("seen", found["env"]).items()]
+    seen: t.Dict[str, str] = found["seen"] if "seen" in found else found["env"]
+    environment = [f"{name}={value}" for name, value in seen.items()]
     state = {"Pid": found["pid"], "Running": bool(found["pid"])}
     return {
         "Id": key,

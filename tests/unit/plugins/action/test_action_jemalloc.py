@@ -12,10 +12,12 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import typing as t
 from unittest import mock
 
 import pytest
+from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
@@ -153,7 +155,7 @@ class Play:
         self.installed: t.Set[str] = set()
         self.answers: t.Dict[str, t.Dict[str, t.Any]] = {}
         (directory / "run").mkdir()
-        monkeypatch.setattr(action.constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
+        monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
         monkeypatch.setattr(action._DISPLAY, "display", lambda words, **_more: self.said.append(words))
         monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
 
@@ -261,7 +263,7 @@ def test_check_mode_says_what_a_run_does(play: Play) -> None:
 
 def test_a_host_that_builds_for_others(play: Play) -> None:
     play.run("web1", build="never")
-    given = {"build": "chosen", "missing": MISSING, "method": "source", "prefix": "/opt/x"}
+    given: t.Dict[str, t.Any] = {"build": "chosen", "missing": MISSING, "method": "source", "prefix": "/opt/x"}
     assert play.run("web1", _delegate="builder", **given)["changed"]
     assert "web1: building jemalloc 5.3.1 for x86_64-glibc on builder (1 of 1)" in play.said
     result = play.run("web1", method="bundle", missing=MISSING)
@@ -345,7 +347,7 @@ def test_progress(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: t.List[t.Any] = []
     monkeypatch.setattr(action._DISPLAY, "display", lambda words, **more: shown.append((words, more)))
     clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr(action.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     progress = plugin._progress("5.3.1")
     for come, total in ((512 << 10, 1 << 20), (1 << 20, 1 << 20), (2048, 0)):
         progress(come, total)

@@ -18,7 +18,7 @@ Snapshot = t.Callable[[pathlib.Path], t.Dict[str, t.Any]]
 def test_a_compose_file(containers: Call, world: World, snapshot: Snapshot) -> None:
     path = world.compose("shop-1", "shop-2", "cache", LD_PRELOAD="/lib/$a.so")
     before = snapshot(world.root)
-    wanted = [{"compose": path, "service": name} for name in ("shop", "cache")]
+    wanted: t.List[t.Dict[str, t.Any]] = [{"compose": path, "service": name} for name in ("shop", "cache")]
     wanted[0]["malloc_conf"] = {"narenas": 2}
     predicted = containers(*wanted, _check=True)
     assert snapshot(world.root) == before

@@ -12,7 +12,8 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_container as module
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from tests.unit.plugins.modules.jemalloc_container.conftest import DROP_IN, LOADER, World, libc
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
@@ -149,12 +150,12 @@ def full(*_arguments: t.Any) -> None:
 def test_files_that_cannot_be_written(containers: Call, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.quadlet("web")
     with monkeypatch.context() as patch:
-        patch.setattr(module.changes_util.files, "write_new", full)
+        patch.setattr(files, "write_new", full)
         failed = containers({"quadlet": "web"})
     path = world.root / "etc/containers/systemd/web.container.d/zz-preload-jemalloc.conf"
     assert failed["msg"] == f"web.container: {path}: No space left on device; it is as before."
     assert not path.parent.exists()
-    monkeypatch.setattr(module.changes_util, "LOCK", "/proc/nowhere/lock")
+    monkeypatch.setattr(changes, "LOCK", "/proc/nowhere/lock")
     assert "/proc/nowhere/lock: " in containers({"quadlet": "web"})["msg"]
 
 

@@ -149,7 +149,7 @@ def packed(tmp_path: pathlib.Path, library: pathlib.Path) -> Bundle:
     return pack
 
 
-RELEASE = {"version": "9.9.9", "checksum": f"sha256:{'5' * 64}", "engine": "podman"}
+RELEASE: t.Dict[str, t.Any] = {"version": "9.9.9", "checksum": f"sha256:{'5' * 64}", "engine": "podman"}
 
 
 def receipt_of(tree: pathlib.Path, **made_for: t.Any) -> t.Dict[str, t.Any]:

@@ -134,8 +134,8 @@ def test_a_library_that_is_not_fit_is_never_referred_to(
     receipt.write_text(json.dumps({**json.loads(receipt.read_text()), "files": tree}))
     before = snapshot(root)
     message = scopes(host=True)["msg"]
-    path = f"{prefix}/current/lib/libjemalloc.so"
-    assert message == f"The library {path} is not fit for this host: it is not an ELF file; nothing refers to it."
+    library = f"{prefix}/current/lib/libjemalloc.so"
+    assert message == f"The library {library} is not fit for this host: it is not an ELF file; nothing refers to it."
     assert snapshot(root) == before
 
 
