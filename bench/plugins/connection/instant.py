@@ -18,16 +18,11 @@ options: {}
 """
 
 #: What a host answers on which all is as it should be.
-ANSWERS = {
-    b"plugins.modules.jemalloc_preload'": {
-        "changed": False,
-        "files": [],
-        "restarts": [],
-        "foreign": [],
-        "services": [],
-        "before": {},
-    },
-    b"plugins.modules.jemalloc'": {"changed": False, "version": "5.3.1", "built": None, "missing": None},
+_SCOPES: dict[str, t.Any] = {"changed": False, "files": [], "before": {}, "foreign": [], "services": [], "restarts": []}
+_INSTALLED = {"changed": False, "version": "5.3.1", "built": None, "missing": None}
+ANSWERS: dict[bytes, dict[str, t.Any]] = {
+    b"plugins.modules.jemalloc_preload'": _SCOPES,
+    b"plugins.modules.jemalloc'": {**_INSTALLED, "scopes": _SCOPES},
     b"": {"changed": False, "ping": "pong"},
 }
 
