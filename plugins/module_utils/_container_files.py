@@ -79,6 +79,5 @@ def clear_leftovers(root: str = "/") -> None:
     """Clear what a killed run left beside files of ours, whatever they are to be now."""
     tops = [os.path.join(root, directory) for directory in (_OURS, RECORDS)]
     places = [path for top in tops for path in (top, *glob.glob(f"{glob.escape(top)}/*/"))]
-    for place in [*places, *map(os.path.dirname, overrides(root))]:
-        for path in glob.glob(f"{glob.escape(place)}/.*{files.TEMPORARY_SUFFIX}"):
-            files.remove_tree(path)
+    for path in files.leftovers([*places, *map(os.path.dirname, overrides(root))]):
+        files.remove_tree(path)

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -185,3 +186,9 @@ def exchange(one: str, other: str) -> bool:
     if number in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):  # NFS; old kernels; a lower layer of an overlay
         return False
     raise OSError(number, os.strerror(number), one, None, other)
+
+
+def leftovers(directories: t.Iterable[str]) -> t.List[str]:
+    """Return what only a run that is at work, or was killed, has in directories."""
+    patterns = (f"{glob.escape(directory)}/.*{TEMPORARY_SUFFIX}" for directory in directories)
+    return [path for pattern in patterns for path in glob.glob(pattern)]

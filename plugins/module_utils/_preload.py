@@ -217,8 +217,7 @@ def is_guarded(change: Change, root: str = "/") -> bool:
 
 def leftovers(root: str = "/") -> t.List[str]:
     """Return what only a run that is at work, or was killed, has where this collection has files."""
-    patterns = [f"{glob.escape(place)}/.*{files.TEMPORARY_SUFFIX}" for place in places.directories(root)]
-    return [path for pattern in patterns for path in glob.glob(pattern)]
+    return files.leftovers(places.directories(root))
 
 
 def clear_leftovers(root: str = "/") -> None:
