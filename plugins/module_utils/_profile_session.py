@@ -232,7 +232,9 @@ def _ended(state: t.Mapping[str, str]) -> str:
     if state.get("NRestarts", "0") != "0":
         return f"it ended meanwhile, systemd started it {state['NRestarts']} times again"
     active = state.get("ActiveState", "")
-    return "" if active in ("active", "reloading") else f"it ended meanwhile, it is {active or 'not known'}"
+    # one that is deactivating is looked at again, as the state that it ends in says more
+    runs = active in ("active", "reloading", "deactivating")
+    return "" if runs else f"it ended meanwhile, it is {active or 'not known'}"
 
 
 def switch_off(run: Run, plan: profile.Plan, timeout: int) -> str:

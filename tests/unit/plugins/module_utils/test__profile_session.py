@@ -215,6 +215,12 @@ def test_a_service_that_reads_its_settings_again_goes_on(fake: Fake) -> None:
     assert fake.record(1).early == ""
 
 
+def test_a_service_that_is_ending_is_looked_at_until_it_has_ended(fake: Fake) -> None:
+    states = {3: "deactivating", 4: "deactivating", 5: "failed"}
+    fake.at_look = lambda number: setattr(fake, "state", states.get(number, fake.state))
+    assert fake.record(600).early == "it ended meanwhile, it is failed"
+
+
 def test_dumps_stay_below_the_limit(fake: Fake) -> None:
     directory = pathlib.Path(fake.plan.directory)
 
