@@ -253,7 +253,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 
 ARGUMENTS = {
     **arguments.LIBRARY,
@@ -443,9 +443,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error), **failure(module))
     except OSError as error:
-        remedy = "; run this as root (become: true)" if isinstance(error, PermissionError) else ""
-        where = error.filename2 or error.filename or module.params["prefix"]
-        module.fail_json(msg=f"{where}: {error.strerror}{remedy}.", **failure(module))
+        module.fail_json(msg=of_system(error, module.params["prefix"]), **failure(module))
     module.exit_json(**result)
 
 

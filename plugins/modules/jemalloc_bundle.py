@@ -90,7 +90,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 
 ARGUMENTS = {
     **arguments.CACHE,
@@ -136,7 +136,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.params['prefix']}: {error.strerror}.")
+        module.fail_json(msg=of_system(error, module.params["prefix"]))
     module.exit_json(**result)
 
 

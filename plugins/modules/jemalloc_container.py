@@ -155,7 +155,6 @@ proved:
   sample: [web.service]
 """
 
-import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -168,7 +167,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _container
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_jobs as jobs_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_plan as planning
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS: t.Dict[str, t.Any] = {
@@ -274,10 +273,8 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error), files=[], before={}, proved=[])
     except OSError as error:
-        remedy = "run this as root (become: true)" if os.geteuid() else "nothing was changed"
-        module.fail_json(
-            msg=f"{error.filename or 'this host'}: {error.strerror}; {remedy}.", files=[], before={}, proved=[]
-        )
+        said = of_system(error, "this host", "nothing was changed")
+        module.fail_json(msg=said, files=[], before={}, proved=[])
     if failures:
         module.fail_json(msg=f"{' | '.join(failures)}.", **{**result, "changed": True})
     module.exit_json(**result)

@@ -228,7 +228,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _image_mak
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS = {
@@ -329,7 +329,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename2 or error.filename or module.params['base']}: {error.strerror}.")
+        module.fail_json(msg=of_system(error, module.params["base"]))
     module.exit_json(**result)
 
 

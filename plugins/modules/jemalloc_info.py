@@ -307,7 +307,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _info as info
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 
 ARGUMENTS: t.Dict[str, t.Any] = {
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
@@ -332,7 +332,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}; run this as root (become: true).")
+        module.fail_json(msg=of_system(error, "this host"))
     module.exit_json(changed=False, **result)
 
 

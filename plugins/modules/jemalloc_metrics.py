@@ -117,7 +117,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _expose as
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils import _timer as timer
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS: t.Dict[str, t.Any] = {
@@ -189,8 +189,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error), files=[])
     except OSError as error:
-        remedy = "run this as root (become: true)" if os.geteuid() else "all files are as before"
-        module.fail_json(msg=f"{error.filename or 'this host'}: {error.strerror}; {remedy}.", files=[])
+        module.fail_json(msg=of_system(error, "this host", "all files are as before"), files=[])
     module.exit_json(**result)
 
 

@@ -219,13 +219,12 @@ foreign:
   sample: [/usr/local/bin/jemalloc.sh]
 """
 
-import os
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _scoping as scoping
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS = arguments.SCOPES
@@ -239,9 +238,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error), files=[])
     except OSError as error:
-        remedy = "run this as root (become: true)" if os.geteuid() else "all files are as before"
-        where = error.filename or "this host"
-        module.fail_json(msg=f"{where}: {error.strerror}; {remedy}.", files=[])
+        module.fail_json(msg=of_system(error, "this host", "all files are as before"), files=[])
     module.exit_json(**result)
 
 

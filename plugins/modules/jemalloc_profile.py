@@ -201,7 +201,6 @@ cleared:
   elements: str
 """
 
-import os
 import time
 import typing as t
 
@@ -214,7 +213,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _profile_r
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile_session as session
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS = {
@@ -307,8 +306,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error), **result)
     except OSError as error:
-        remedy = "run this as root (become: true)" if os.geteuid() else "the service runs as before"
-        module.fail_json(msg=f"{error.filename or 'this host'}: {error.strerror}; {remedy}.", **result)
+        module.fail_json(msg=of_system(error, "this host", "the service runs as before"), **result)
     module.exit_json(**result)
 
 

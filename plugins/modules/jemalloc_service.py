@@ -110,7 +110,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS = {
@@ -165,7 +165,7 @@ def main() -> None:
     except JemallocError as error:
         module.fail_json(msg=str(error), proved=[])
     except PermissionError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}; run this as root (become: true).", proved=[])
+        module.fail_json(msg=of_system(error, "this host"), proved=[])
     if failures:
         module.fail_json(msg=" | ".join(map(str, failures)), changed=restarted, proved=proved)
     module.exit_json(changed=restarted and bool(module.params["services"]), proved=proved)

@@ -18,9 +18,6 @@ from tests.fleet.lab import wait_until
 LIBRARY = "/opt/jemalloc/9.9.9/lib/libjemalloc.so.2"
 MAPS = ("cat", "/proc/self/maps")
 
-# For make images: they would take make test over its time.
-pytestmark = pytest.mark.full
-
 Release = t.Callable[..., dict[str, t.Any]]
 
 # make images: they have yet to be seen beside the other kinds of tests that make test runs at the same time

@@ -45,13 +45,16 @@ NAMES = b"\0.rodata\0.shstrtab\0"
 BASE = 0x10000  # where the file is loaded, so that addresses are no offsets
 
 
-def made(bits: int, order: str, machine: int = 22) -> bytes:
-    """Return a program of a class and a byte order: with an interpreter, two needed libraries and constants."""
+def made(bits: int, order: str, machine: int = 22, behind: t.Tuple[t.Tuple[int, int], ...] = ()) -> bytes:
+    """Return a program of a class and a byte order: with an interpreter, two needed libraries and constants.
+
+    behind are entries of its dynamic section after the one that ends it.
+    """
     word, header, segment = ("Q", 64, 56) if bits == 64 else ("I", 52, 32)
     at = {"interpreter": header + 3 * segment}
     at["strings"] = at["interpreter"] + len(INTERPRETER)
     at["dynamic"] = at["strings"] + len(STRINGS)
-    entries = ((1, 1), (1, 9), (5, BASE + at["strings"]), (0, 0))  # DT_NEEDED twice, DT_STRTAB, DT_NULL
+    entries = ((1, 1), (1, 9), (5, BASE + at["strings"]), (0, 0), *behind)  # DT_NEEDED twice, DT_STRTAB, DT_NULL
     dynamic = b"".join(struct.pack(f"{order}{2 * word}", *entry) for entry in entries)
     at["constants"] = at["dynamic"] + len(dynamic)
     at["names"] = at["constants"] + len(CONSTANTS)
@@ -82,6 +85,11 @@ def test_every_class_and_byte_order(bits: int, order: str) -> None:
     assert elf.parse(data) == elf.Elf(bits, order, 22, "/lib/ld.so.1", ("liba.so", "libb.so.2"), True)
     ((start, size),) = elf.constants(read_of(data))
     assert data[start : start + size] == CONSTANTS
+
+
+def test_what_stands_behind_the_end_of_the_dynamic_section_counts_for_nothing() -> None:
+    # linkers leave room there, and tools that edit programs leave what was there before
+    assert elf.parse(made(64, "<", behind=((1, 9), (1, 4), (5, 0)))).needed == ("liba.so", "libb.so.2")
 
 
 @pytest.mark.parametrize("bits", [32, 64])

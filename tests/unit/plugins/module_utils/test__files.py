@@ -115,6 +115,13 @@ def test_sync_tree_makes_it_readable_for_everybody(tmp_path: pathlib.Path) -> No
     assert mode(tmp_path / "outside") == 0o700
 
 
+def test_sync_tree_leaves_no_descriptor_open(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "plain").write_text("")
+    before = os.listdir("/proc/self/fd")
+    files.sync_tree(str(tmp_path))
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_remove_file(tmp_path: pathlib.Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     files.remove_file(str(tmp_path / "link"))

@@ -115,6 +115,7 @@ def test_without_permission(call: Call, root: pathlib.Path, monkeypatch: pytest.
         raise PermissionError(13, "Permission denied", "/x")
 
     monkeypatch.setattr(store, "read", fail)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert call(module)["msg"] == "/x: Permission denied; run this as root (become: true)."
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import typing as t
 
@@ -133,4 +134,5 @@ def test_without_permission(call: Call, monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError(13, "Permission denied", "/x")
 
     monkeypatch.setattr(restarts, "restart_and_prove", fail)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert call(module, services=BOTH)["msg"] == "/x: Permission denied; run this as root (become: true)."

@@ -202,4 +202,5 @@ def test_errors_of_the_system(
         raise error
 
     monkeypatch.setattr(store, "read", fail)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert wrong(call, prefix=prefix) == message.format(prefix=prefix)
