@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import typing as t
 from pathlib import Path
@@ -40,7 +41,7 @@ def container(request: pytest.FixtureRequest, reach: Run, shared: Path, image: s
     """A container of each engine, as its image is; docker's command is answered by podman's service."""
     if not shutil.which(request.param):
         pytest.skip(f"this machine has no {request.param}")
-    made = lab.Container(reach, shared, request.param, f"preload-jemalloc-{request.param}", image)
+    made = lab.Container(reach, shared, request.param, f"preload-jemalloc-{request.param}-{os.getpid()}", image)
     made.start()
     yield made
     made.remove()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing as t
 
@@ -19,9 +20,6 @@ LIBRARY = "/opt/jemalloc/9.9.9/lib/libjemalloc.so.2"
 MAPS = ("cat", "/proc/self/maps")
 
 Release = t.Callable[..., dict[str, t.Any]]
-
-# make images: they have yet to be seen beside the other kinds of tests that make test runs at the same time
-pytestmark = pytest.mark.full
 
 
 def test_installed_and_removed(container: Container, release: Release) -> None:
@@ -121,7 +119,7 @@ def test_an_upgrade_and_back(container: Container, release: Release) -> None:
     assert container.mapped("jemalloc.sh", *MAPS) == {LIBRARY.replace("9.9.9", "9.9.8")}
 
 
-MADE = "localhost/preload-jemalloc-connections:made"
+MADE = f"localhost/preload-jemalloc-connections:{os.getpid()}"
 
 
 @pytest.fixture
@@ -149,7 +147,9 @@ def test_a_container_of_such_an_image(container: Container, release: Release, co
     wanted: dict[str, t.Any] = {"jemalloc_enabled": True, "jemalloc_enabled_via": "ld_so_preload"}
     container.play(**release(container), **wanted)
     commit()
-    derived = dataclasses.replace(container, engine="podman", name="preload-jemalloc-derived", image=MADE)
+    derived = dataclasses.replace(
+        container, engine="podman", name=f"preload-jemalloc-derived-{os.getpid()}", image=MADE
+    )
     derived.start()
     try:
         assert derived.mapped(*MAPS) == {LIBRARY}

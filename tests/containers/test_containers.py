@@ -12,8 +12,6 @@ import pytest
 
 from tests.fleet.lab import Fleet
 
-pytestmark = pytest.mark.full
-
 LIBRARY = "/opt/jemalloc/9.9.9/lib/libjemalloc.so.2"
 DROP_IN = "/etc/containers/systemd/{}.container.d/zz-preload-jemalloc.conf"
 OVERRIDE = "/srv/shop/compose.override.yaml"
