@@ -51,7 +51,6 @@ def reaching(run: Run, directory: Path, environment: dict[str, str]) -> t.Iterat
     socket = directory / "podman.sock"
     settings = {
         "ANSIBLE_COLLECTIONS_PATH": str(unpack_collections(run, directory)),
-        "BUILDAH_ISOLATION": "chroot",
         "DOCKER_HOST": f"unix://{socket}",
     }
     service = subprocess.Popen(["podman", "system", "service", "--time=0", settings["DOCKER_HOST"]], env=environment)
