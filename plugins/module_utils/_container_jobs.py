@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import os
-import time
 import typing as t
 from dataclasses import dataclass, field
 
@@ -101,20 +100,15 @@ def prove(job: Job, unit: str, version: t.Optional[str], prefix: str, timeout: f
 
     Two looks in a row must find it, and the same main processes, as in the proof of services.
     """
-    deadline = time.monotonic() + timeout
-    seen: t.Optional[t.List[int]] = None
-    while True:
-        reason, pids = _look(job, unit, version, prefix, proc)
-        if not reason and pids == seen:
-            return ""
-        seen = None if reason else pids
-        if time.monotonic() > deadline:
-            return reason or "it does not stay up, its main process changes"
-        time.sleep(restarts.INTERVAL)
+
+    def look(name: str) -> restarts.Look:
+        return _look(job, name, version, prefix, proc)
+
+    return restarts.unsettled(look, [unit], timeout).get(unit, "")
 
 
-def _look(job: Job, unit: str, version: t.Optional[str], prefix: str, proc: str) -> t.Tuple[str, t.List[int]]:
-    """Return what a unit lacks for the proof, and the main processes of its containers."""
+def _look(job: Job, unit: str, version: t.Optional[str], prefix: str, proc: str) -> restarts.Look:
+    """Look at what a unit lacks for the proof, and at the main processes of its containers."""
     pids = sorted(each.pid for each in job.keeper.running().get(unit, []))
     reason = job.keeper.state(unit)
     if not reason and not pids:
@@ -124,7 +118,7 @@ def _look(job: Job, unit: str, version: t.Optional[str], prefix: str, proc: str)
         reason = engine_util.lacking(found, version)
         if not found and version not in (None, processes.ANY):
             reason = "its processes are static programs, into which nothing can be preloaded"
-    return reason, pids
+    return restarts.Look(reason, pids)
 
 
 def go_back(

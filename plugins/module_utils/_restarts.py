@@ -31,6 +31,8 @@ INTERVAL = 0.5
 #: Seconds that a service which hangs while it starts has to end by itself, before it is killed.
 GRACE = 5
 
+_T = t.TypeVar("_T")
+
 # What is asked at each look; NRestarts counts how often systemd started it again by itself.
 _PROPERTIES = ("ActiveState", "MainPID", "KillMode", "NRestarts")
 
@@ -177,6 +179,14 @@ def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) ->
     return found
 
 
+class Look(t.NamedTuple):
+    """One look at what is to be proved: what it lacks, its main process, and what there is to tell instead of these."""
+
+    lacks: str
+    main: t.Any
+    told: str = ""
+
+
 def restart(run: Run, service: Service, timeout: int) -> str:
     """Restart a service; return why that failed, or nothing."""
     command = ["timeout", str(timeout), *systemd.command(service.uid), "restart", "--", service.name]
@@ -192,21 +202,29 @@ def prove(
     run: Run, services: t.Sequence[Service], prefix: str, timeout: float, proc: str = "/proc"
 ) -> t.Dict[Service, str]:
     """Wait until every service is proved; return those that are not when the time is over, each with the reason."""
+
+    def look(service: Service) -> Look:
+        properties = service.shown(run)
+        again = properties.get("NRestarts") or "0"
+        told = f"it does not stay up, systemd started it {again} times again" if again != "0" else ""
+        return Look(_lacks(service, properties, prefix, proc), properties.get("MainPID", ""), told)
+
+    return unsettled(look, services, timeout)
+
+
+def unsettled(look: t.Callable[[_T], Look], wanted: t.Sequence[_T], timeout: float) -> t.Dict[_T, str]:
+    """Look at each until two looks in a row find its proof; return those without when the time is over, and why."""
     deadline = time.monotonic() + timeout
-    main_pids: t.Dict[Service, str] = {}
-    reasons = dict.fromkeys(services, "it was not looked at")
+    last: t.Dict[_T, Look] = {}
+    reasons = dict.fromkeys(wanted, "it was not looked at")
     while reasons:
-        for service in list(reasons):
-            properties = service.shown(run)
-            reason, main_pid = _lacks(service, properties, prefix, proc), properties.get("MainPID", "")
-            if not reason and main_pids.get(service) == main_pid:
-                del reasons[service]
+        for each in list(reasons):
+            seen, found = last.get(each), look(each)
+            if seen and not (seen.lacks or found.lacks) and seen.main == found.main:
+                del reasons[each]
                 continue
-            main_pids[service] = "" if reason else main_pid
-            again = properties.get("NRestarts") or "0"
-            if again != "0":
-                reason = f"it does not stay up, systemd started it {again} times again"
-            reasons[service] = reason or "it does not stay up, its main process changes"
+            last[each] = found
+            reasons[each] = found.told or found.lacks or "it does not stay up, its main process changes"
         if not reasons or time.monotonic() > deadline:
             break
         time.sleep(INTERVAL)

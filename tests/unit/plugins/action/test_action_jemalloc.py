@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.server
 import json
@@ -22,6 +23,7 @@ from ansible import constants
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 from tests.unit.conftest import serving
@@ -269,6 +271,44 @@ def test_a_host_that_builds_for_others(play: Play) -> None:
     result = play.run("web1", method="bundle", missing=MISSING)
     assert result["changed"]
     assert play.calls[-1][2]["pushed"]["origin"] == "the controller's cache, built on builder"
+
+
+def test_a_host_waits_for_another_one_that_builds(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, need = caching.Cache(str(play.directory / "cache"), 1), caching.need_of(MISSING)
+    other = contextlib.ExitStack()
+    other.enter_context(cache.lock(need.key, "web1"))
+
+    def display(words: str, **_more: t.Any) -> None:
+        play.said.append(words)
+        if "waiting" in words:
+            cache.add(b"bundle", RECEIPT, "web1")
+            other.close()
+
+    monkeypatch.setattr(action._DISPLAY, "display", display)
+    assert play.run("web2")["changed"]
+    assert play.builds() == []
+    assert play.said == [
+        "web2: waiting for jemalloc 5.3.1 for x86_64-glibc, which web1 builds",
+        "web2: installing jemalloc 5.3.1 as built on web1",
+    ]
+
+
+def test_a_bundle_of_a_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(address: str, _checksum: str, _need: t.Any, cache: caching.Cache, _progress: t.Any) -> None:
+        assert address == "http://mirror.example"
+        cache.add(b"bundle", RECEIPT, "far")
+
+    monkeypatch.setattr(action.mirror, "find", find)
+    assert play.run("web1", cache_mirror="http://mirror.example", cache_mirror_checksum=f"sha256:{D}")["changed"]
+    assert (play.builds(), play.said) == ([], ["web1: installing jemalloc 5.3.1 as built on far"])
+
+
+def test_what_was_installed_meanwhile_is_kept_for_the_others_too(play: Play) -> None:
+    play.answers["web1"] = {"changed": False, "built": None}
+    assert not play.run("web1")["changed"]
+    assert play.said == ["web1: building jemalloc 5.3.1 for x86_64-glibc (1 of 1)"]
+    assert play.run("web2")["changed"]
+    assert play.builds() == ["web1"]
 
 
 def test_method_bundle_never_builds(play: Play) -> None:

@@ -40,10 +40,12 @@ def test_keep(tmp_path: pathlib.Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == ["SHA256SUMS", "a.tar.gz", "b.tar.gz"]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, dist: pathlib.Path, done: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, dist: pathlib.Path, done: t.Dict[str, t.Any], check: bool = False
+) -> t.Dict[str, t.Any]:
     """Run the action with a module that answers so."""
     monkeypatch.setattr(action.ActionModule, "_execute_module", lambda _self, **_arguments: dict(done))
-    task = mock.MagicMock(args={"dist": str(dist), "cache": str(dist.parent / "cache")}, async_val=0, check_mode=False)
+    task = mock.MagicMock(args={"dist": str(dist), "cache": str(dist.parent / "cache")}, async_val=0, check_mode=check)
     plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
     return dict(plugin.run(task_vars={}))
 
@@ -77,3 +79,16 @@ def test_dist_is_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     result = run(monkeypatch, tmp_path / "dist", PACKED)
     assert result["failed"]
     assert result["msg"] == f"dist: {tmp_path}/dist/x86_64-musl: Not a directory."
+
+
+def test_check_mode_keeps_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, tmp_path / "dist", PACKED, check=True)["changed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_is_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("")
+    result = run(monkeypatch, tmp_path / "dist", PACKED)
+    assert result["failed"]
+    assert result["msg"].startswith(f"cache: {tmp_path}/cache/sources: Not a directory; name a directory")
+    assert not (tmp_path / "dist").exists()

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -134,6 +136,33 @@ def test_an_index_that_is_none(cache: caching.Cache, text: str) -> None:
     assert cache.entries() == []
     cache.add(b"bundle", receipt(), "web1")
     assert len(cache.entries()) == 1
+
+
+def test_a_lock_is_waited_for(cache: caching.Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = contextlib.ExitStack()
+    other.enter_context(cache.lock("index", "web1"))
+    real = fcntl.flock
+
+    def flock(stream: t.Any, operation: int) -> None:
+        try:
+            real(stream, operation)
+        except BlockingIOError:
+            other.close()
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with cache.lock("index", "web2"):
+        assert pathlib.Path(cache.directory, "locks", "index").read_text() == "web2"
+
+
+def test_what_another_process_writes_is_left(cache: caching.Cache) -> None:
+    written = pathlib.Path(cache.directory, "bundles", ".part")
+    written.write_bytes(bytes(2 << 20))
+    os.utime(written, (0, 0))
+    for number in range(3):
+        cache.add(bytes([number]) * 600_000, receipt(), "web1")
+    assert written.exists()
+    assert len(list(written.parent.iterdir())) == 2
 
 
 def test_the_limit(cache: caching.Cache, tmp_path: pathlib.Path) -> None:
