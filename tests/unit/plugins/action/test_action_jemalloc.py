@@ -8,8 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import http.server
-import json
 import os
 import pathlib
 import shutil
@@ -22,108 +20,10 @@ from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
-from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
-from tests.unit.conftest import serving
-
-D = "d" * 64
-ANSWERS: t.Dict[str, t.Any] = {
-    "new": {"tag_name": "5.9.0", "assets": [{"name": "jemalloc-5.9.0.tar.bz2", "digest": f"sha256:{D}"}]},
-    "known": {
-        "tag_name": "5.3.1",
-        "assets": [{"name": "jemalloc-5.3.1.tar.bz2", "digest": f"sha256:{catalogue.RELEASES['5.3.1'].sha256}"}],
-    },
-    "forged": {"tag_name": "5.3.1", "assets": [{"name": "jemalloc-5.3.1.tar.bz2", "digest": f"sha256:{D}"}]},
-    "undigested": {"tag_name": "5.9.0", "assets": [{"name": "jemalloc-5.9.0.tar.bz2"}]},
-    "unpacked": {"tag_name": "5.9.0", "assets": []},
-    "tagged": {"tag_name": "v5.9.0-rc1", "assets": []},
-    "list": [],
-}
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as a releases API does."""
-
-    asked: t.ClassVar[t.List[str]] = []
-
-    def do_GET(self) -> None:
-        """Answer."""
-        name = self.path[1:]
-        self.asked.append(name)
-        if name not in ANSWERS and name != "page":
-            self.send_error(403, "rate limit exceeded")
-            return
-        self.send_response(200)
-        self.end_headers()
-        answer = b"<html>" if name == "page" else ANSWERS[name]
-        self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode("ascii"))
-
-    def log_message(self, *_arguments: t.Any) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def server() -> t.Iterator[str]:
-    """Such a server; its address."""
-    with serving(Handler) as address:
-        yield address
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.mark.parametrize("latest", [None, False, "no"])
-def test_nothing_is_looked_up_unless_asked_for(tmp_path: pathlib.Path, latest: t.Any) -> None:
-    arguments = {"latest": latest, "latest_url": "http://127.0.0.1:1/", "version": "5.1.0"}
-    assert action.with_latest(arguments, str(tmp_path)) == arguments
-
-
-def test_latest(tmp_path: pathlib.Path, server: str) -> None:
-    Handler.asked.clear()
-    for _host in range(3):
-        found = action.with_latest({"latest": True, "latest_url": f"{server}/new", "keep": 1}, str(tmp_path))
-        assert found == {
-            "latest": False,
-            "latest_url": f"{server}/new",
-            "keep": 1,
-            "version": "5.9.0",
-            "checksum": f"sha256:{D}",
-        }
-    assert Handler.asked == ["new"]
-    found = action.with_latest({"latest": "yes", "latest_url": f"{server}/known"}, str(tmp_path))
-    assert (found["version"], found.get("checksum")) == ("5.3.1", None)
-    assert Handler.asked == ["new", "known"]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("missing", "cannot be asked (403 Client Error: rate limit exceeded for url: "),
-        ("page", "cannot be asked ("),
-        ("undigested", "names no release with the digest of its .tar.bz2; name a version instead."),
-        ("unpacked", "names no release"),
-        ("tagged", "names no release"),
-        ("list", "names no release"),
-        ("forged", f"reports the digest {D} for jemalloc 5.3.1, where {catalogue.RELEASES['5.3.1'].sha256} is known"),
-    ],
-)
-def test_an_answer_that_does_not_do(tmp_path: pathlib.Path, server: str, name: str, message: str) -> None:
-    with pytest.raises(JemallocError) as caught:
-        action.with_latest({"latest": True, "latest_url": f"{server}/{name}"}, str(tmp_path))
-    assert str(caught.value).startswith("latest: ")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latest, "HAS_REQUESTS", False)
-    with pytest.raises(JemallocError, match="latest: the controller needs the Python package requests"):
-        action.with_latest({"latest": True}, str(tmp_path))
-
+from tests.unit.plugins.action.releases import ANSWERS, D, Handler
 
 S = "5" * 64
 MISSING: t.Dict[str, t.Any] = {
@@ -298,7 +198,7 @@ def test_a_bundle_of_a_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> No
         assert address == "http://mirror.example"
         cache.add(b"bundle", RECEIPT, "far")
 
-    monkeypatch.setattr(action.mirror, "find", find)
+    monkeypatch.setattr(mirror, "find", find)
     assert play.run("web1", cache_mirror="http://mirror.example", cache_mirror_checksum=f"sha256:{D}")["changed"]
     assert (play.builds(), play.said) == ([], ["web1: installing jemalloc 5.3.1 as built on far"])
 
