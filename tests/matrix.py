@@ -38,8 +38,9 @@ SUITES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "forky": "3.1
 SCENARIO = "tests/scenarios/test_scenarios.py::test_scenario[service]"
 PLAYED = {"2.19": "3.11", "2.20": "3.12", "2.21": "3.13"}
 
-#: What the unit tests need on a host's Python, on top of ansible-core, whose own half for hosts runs there.
-ON_TARGETS = ("hypothesis", "prometheus-client", "pytest", "pytest-xdist", "PyYAML")
+#: What the unit tests need on a host's Python, on top of ansible-core, whose own half for hosts runs there; Jinja2 is
+#: for the texts that a module gets from the controller.
+ON_TARGETS = ("hypothesis", "Jinja2", "prometheus-client", "pytest", "pytest-xdist", "PyYAML")
 
 #: And those of the controller's half.
 ON_CONTROLLERS = ("requests", *ON_TARGETS)

@@ -14,6 +14,7 @@ import threading
 import typing as t
 
 import pytest
+from ansible.module_utils.common import warnings
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _download as download
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install_util
@@ -21,7 +22,11 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _install a
 
 @pytest.fixture(autouse=True)
 def _harmless(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep logs of failed builds here, and do not wait before a download is tried again."""
+    """Keep logs of failed builds here, do not wait before a download is tried again, and forget other tests' warnings.
+
+    A module is a process of its own on a host, so Ansible's half for hosts gathers them in a variable.
+    """
+    monkeypatch.setattr(warnings, "_global_warnings", {})
     monkeypatch.setattr(install_util, "LOGS", (str(tmp_path),))
     monkeypatch.setattr(download, "PAUSES", (0, 0))
 
