@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+#: How this machine reaches a package index, if that takes anything: a container has to do it in the same way.
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+INDEX = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "http_proxy", "https_proxy", "no_proxy")
 
 
 def names() -> list[str]:
@@ -50,3 +55,9 @@ def bring_pip(ansible_test: Path, home: Path) -> None:
     cache = home / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROOT / ".ci" / "get_pip.py", cache / f"get_pip_{version[1].replace('.', '_')}.py")
+
+
+def index_options() -> list[str]:
+    """Return the options of podman with which a container reaches a package index as this machine does."""
+    options = [f"--env={key}={os.environ[key]}" for key in INDEX if key in os.environ]
+    return [*options, *([f"--volume={AUTHORITIES}:{AUTHORITIES}:ro"] if AUTHORITIES.exists() else [])]

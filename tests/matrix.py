@@ -30,13 +30,16 @@ CORES = {
     "2.21": ("3.12", "3.13", "3.14"),
 }
 
-#: The Pythons of hosts, and the releases of Debian whose own Python is one of them.
+#: The Pythons of hosts, and the releases of Debian that have one; the others have to be on this machine.
 TARGETS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
-SUITES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
+SUITES = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
 
 #: The scenario that is played with every ansible-core, and by which Python; its hosts are four releases of Debian.
 SCENARIO = "tests/scenarios/test_scenarios.py::test_scenario[service]"
 PLAYED = {"2.19": "3.11", "2.20": "3.12", "2.21": "3.13"}
+
+#: jemalloc itself on an emulated processor: the role, an image, what is refused, and a library that is run.
+ARM64 = "tests/images/test_arm64.py"
 
 #: What the unit tests need on a host's Python, on top of ansible-core, whose own half for hosts runs there; Jinja2 is
 #: for the texts that a module gets from the controller.
@@ -49,7 +52,20 @@ ON_CONTROLLERS = ("requests", *ON_TARGETS)
 COLLECTION = "ansible_collections/preload/jemalloc"
 HALVES = {"ansible": Path(ansible.__file__).parent, COLLECTION: ROOT}
 
-COMPILER = "apt-get -qq update; apt-get -qqy install --no-install-recommends gcc make libc6-dev >/dev/null"
+#: What a shell in a container does first, for unit tests and for those of ansible-test.
+INSTALL = "apt-get -qq update; apt-get -qqy install --no-install-recommends {} >/dev/null"
+COMPILER = INSTALL.format("gcc make libc6-dev")
+SANITY = f"""
+{INSTALL.format("git python3-venv")}
+git config --global --add safe.directory '*'
+python3 -m venv /tmp/venv
+PATH=/tmp/venv/bin:$PATH
+pip install --quiet "$1"
+python -c 'from pathlib import Path; import ansible_test; from tests import checkout
+checkout.bring_pip(Path(ansible_test.__file__).parent, Path.home()); checkout.copy(Path("/tmp"))'
+cd /tmp/{COLLECTION}
+exec ansible-test sanity --color no
+"""
 
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2")
 
@@ -109,13 +125,13 @@ def interpreter(version: str) -> Path:
     return found[-1] if found else Path(str(on_path))
 
 
-def is_here(version: str) -> bool:
-    """Whether this machine has a Python of that version."""
+def is_contained(version: str) -> bool:
+    """Whether a container has a Python of that version, and this machine has not."""
     try:
         interpreter(version)
     except MissingError:
-        return False
-    return True
+        return version in SUITES
+    return False
 
 
 def controller(log: Log, core: str, python: str) -> Path:
@@ -132,10 +148,9 @@ def units(core: str, python: str) -> Work:
     """Return what runs the unit tests with an ansible-core; in a container where that alone has such a Python."""
 
     def work(log: Log) -> None:
-        suites = [suite for suite, version in SUITES.items() if version == python]
-        if suites and not is_here(python):
+        if is_contained(python):
             packages = (f"ansible-core=={core}.*", *ON_CONTROLLERS)
-            contained(log, suites[0], packages, {COLLECTION: ROOT}, ["tests/unit"])
+            test_in_container(log, python, packages, {COLLECTION: ROOT}, ["tests/unit"])
         else:
             log.run(controller(log, core, python) / "python", *PYTEST, "tests/unit")
 
@@ -143,9 +158,12 @@ def units(core: str, python: str) -> Work:
 
 
 def sanity(core: str, python: str) -> Work:
-    """Return what runs the sanity tests of an ansible-core."""
+    """Return what runs the sanity tests of an ansible-core; in a container where that alone has such a Python."""
 
     def work(log: Log) -> None:
+        if is_contained(python):
+            in_container(log, python, SANITY, f"ansible-core=={core}.*", volumes={COLLECTION: ROOT})
+            return
         programs = controller(log, core, python)
         (package,) = programs.parent.glob("lib/python3*/site-packages/ansible_test")
         place = DIRECTORY / f"sanity-{core}-{python}"
@@ -162,9 +180,9 @@ def sanity(core: str, python: str) -> Work:
     return work
 
 
-def lab(core: str, python: str, test: str) -> Work:
-    """Return what runs a test on containers with an ansible-core."""
-    return lambda log: log.run(controller(log, core, python) / "python", *PYTEST[:-2], test)
+def lab(core: str, python: str, *tests: str) -> Work:
+    """Return what runs tests on containers with an ansible-core."""
+    return lambda log: log.run(controller(log, core, python) / "python", *PYTEST[:-2], *tests)
 
 
 def of_hosts() -> list[str]:
@@ -180,9 +198,12 @@ def _texts(test: Path) -> t.Iterator[str]:
 
 
 def target(python: str) -> Work:
-    """Return what runs the unit tests of what runs on hosts by a Python of this machine."""
+    """Return what runs the unit tests of what runs on hosts, by Debian's own Python or by one of this machine."""
 
     def work(log: Log) -> None:
+        if python in SUITES:
+            test_in_container(log, python, ON_TARGETS, HALVES, of_hosts())
+            return
         environment = DIRECTORY / f"target-{python}"
         log.run(interpreter(python), "-m", "venv", "--clear", environment)
         log.run(environment / "bin" / "python", "-m", "pip", "install", "--quiet", *ON_TARGETS)
@@ -196,27 +217,28 @@ def target(python: str) -> Work:
     return work
 
 
-def debian(suite: str) -> Work:
-    """Return what runs the unit tests of what runs on hosts by the Python of a release of Debian, in a container."""
-    return lambda log: contained(log, suite, ON_TARGETS, HALVES, of_hosts())
-
-
-def contained(
-    log: Log, suite: str, packages: t.Sequence[str], halves: t.Mapping[str, Path], tests: t.Sequence[str]
+def test_in_container(
+    log: Log, python: str, packages: t.Sequence[str], halves: t.Mapping[str, Path], tests: t.Sequence[str]
 ) -> None:
-    """Run unit tests in a container of a release of Debian, by its own Python with packages from the index."""
+    """Run unit tests by the Python of a release of Debian, with packages from the index."""
     place = DIRECTORY / "packages" / log.path.stem
-    options = ("--quiet", "--upgrade", "--only-binary=:all:", f"--python-version={SUITES[suite]}")
+    options = ("--quiet", "--upgrade", "--only-binary=:all:", f"--python-version={python}")
     log.run(sys.executable, "-m", "pip", "install", *options, "--target", place, *packages)
-    build = [str(ROOT / ".ci" / "build-image"), suite]
+    variables = ("PYTHONPATH=/halves/packages:/halves", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/examples")
+    script = f'{COMPILER}; exec env {" ".join(variables)} python3 "$@"'
+    in_container(log, python, script, *PYTEST, *tests, volumes={**halves, "packages": place})
+
+
+def in_container(log: Log, python: str, script: str, *arguments: str, volumes: t.Mapping[str, Path]) -> None:
+    """Run a shell script in this collection in a container of the release of Debian that has a Python."""
+    build = [str(ROOT / ".ci" / "build-image"), SUITES[python]]
     image = subprocess.run(build, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout.split()[-1]
-    variables = ("PYTHONPATH=/packages:/halves", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/examples", "LC_ALL=C.UTF-8")
     log.run(
-        *("podman", "run", "--rm", "--replace", f"--name=preload-jemalloc-matrix-{suite}", "--cap-add=SYS_PTRACE"),
-        *(f"--volume={source}:/halves/{name}:ro" for name, source in halves.items()),
-        *(f"--volume={place}:/packages:ro", f"--workdir=/halves/{COLLECTION}"),
-        *(f"--env={variable}" for variable in (*variables, "PYTHONDONTWRITEBYTECODE=1")),
-        *(image, "sh", "-euc", f'{COMPILER}; exec python3 "$@"', "sh", *PYTEST, *tests),
+        *("podman", "run", "--rm", "--replace", f"--name=preload-jemalloc-matrix-{python}", "--cap-add=SYS_PTRACE"),
+        *(f"--volume={source}:/halves/{name}:ro" for name, source in volumes.items()),
+        *(f"--env={variable}" for variable in ("LC_ALL=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1")),
+        *(*checkout.index_options(), f"--workdir=/halves/{COLLECTION}"),
+        *(image, "sh", "-euc", script, "sh", *arguments),
     )
 
 
@@ -241,9 +263,12 @@ def rows() -> t.Iterator[Row]:
         name = f"ansible-core {core}, Python {PLAYED[core]}:"
         yield Row(f"{name} a service on Debian 11, 12, 13, testing", lab(core, PLAYED[core], SCENARIO))
     for python in TARGETS:
-        yield Row(f"host's Python {python}: unit tests", target(python))
-    for suite, python in SUITES.items():
-        yield Row(f"host's Python {python} of Debian {suite}: unit tests", debian(suite))
+        origin = f", of Debian {SUITES[python]}" if python in SUITES else ""
+        yield Row(f"host's Python {python}{origin}: unit tests", target(python))
+    core, python = list(PLAYED.items())[-1]
+    yield Row(
+        f"arm64, emulated, ansible-core {core}: the role, an image, the library", lab(core, python, ARM64, "--full")
+    )
 
 
 def tried(row: Row, log: Log) -> str:

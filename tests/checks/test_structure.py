@@ -46,6 +46,9 @@ SWITCHED_OFF = {
     "# shellcheck disable": r"# shellcheck disable=[A-Z0-9,]+ # \w",
 }
 
+#: What role and playbooks are not to have: own facts, failures that are passed over, commands in place of modules.
+NOT_IN_ROLE = {"set_fact", "ignore_errors", "command", "shell", "raw", "script"}
+
 Function = t.Union[ast.FunctionDef, ast.AsyncFunctionDef]
 
 
@@ -167,6 +170,30 @@ def test_playbooks_and_role_stay_in_their_rooms() -> None:
     assert names
     paths = {name: [each for each in scalars(yaml.safe_load(read(name))) if "../" in each] for name in names}
     assert {name: found for name, found in paths.items() if found} == {}
+
+
+def keys(found: t.Any) -> t.Iterator[str]:
+    """Return every key in what a YAML file holds."""
+    if isinstance(found, dict):
+        yield from found
+        found = list(found.values())
+    if isinstance(found, list):
+        for value in found:
+            yield from keys(value)
+
+
+def test_role_hides_no_failure_and_leaves_work_to_modules() -> None:
+    names = [name for name in OUR_YAML if name.startswith(("playbooks/", "roles/"))]
+    used = {name: {key.rpartition(".")[2] for key in keys(yaml.safe_load(read(name)))} for name in names}
+    assert {name: found for name in names if (found := used[name] & NOT_IN_ROLE)} == {}
+
+
+def test_linters_skip_nothing() -> None:
+    settings = yaml.safe_load(read(".ansible-lint"))
+    assert settings["profile"] == "production"
+    assert {"skip_list", "warn_list", "skip_action_validation", "mock_modules", "mock_roles"} & set(settings) == set()
+    assert [name for name in NAMES if name.startswith("tests/sanity/") or ".ansible-lint-ignore" in name] == []
+    assert [name for name in NAMES if name.endswith((".yml", ".yaml")) and "noqa" in read(name)] == []
 
 
 @pytest.mark.parametrize("mark", SWITCHED_OFF)

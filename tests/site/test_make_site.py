@@ -5,19 +5,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
 
+from tests import checkout
 from tests.checkout import ROOT
 from tests.conftest import Run
-
-# How this machine reaches a package index, if that takes anything: the container has to do it in the same way.
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-INDEX = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "http_proxy", "https_proxy", "no_proxy")
 
 Shell = Callable[[str], str]
 
@@ -27,13 +22,10 @@ def shell(run: Run, suite: str, user: str) -> Iterator[Shell]:
     """Runs a script as that user in the clone, on a fresh container of that Debian release with systemd."""
     name = f"preload-jemalloc-site-{suite}"
     image = run(str(ROOT / ".ci" / "build-image"), suite).splitlines()[-1]
-    options = [f"--env={key}={os.environ[key]}" for key in INDEX if key in os.environ]
-    if AUTHORITIES.exists():
-        options.append(f"--volume={AUTHORITIES}:{AUTHORITIES}:ro")
     run(
         *("podman", "run", "--detach", "--replace", f"--name={name}", f"--hostname={name}", "--systemd=always"),
         # what root of a real host may do: read the maps of another user's process
-        *("--cap-add=SYS_PTRACE", f"--volume={ROOT}:/checkout:ro", *options, image, "/sbin/init"),
+        *("--cap-add=SYS_PTRACE", f"--volume={ROOT}:/checkout:ro", *checkout.index_options(), image, "/sbin/init"),
     )
 
     def run_script(script: str, by: str = user) -> str:
