@@ -18,19 +18,12 @@ description:
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
+  - preload.jemalloc._attributes
   - ansible.builtin.action_common_attributes
   - preload.jemalloc._library.cache
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: none
-  platform:
-    platforms: posix
-    support: full
-  idempotent:
-    description: When run twice in a row without a change outside, the second run changes nothing.
-    support: full
 options:
   version:
     description: The release to pack, which has to be installed. Without it the one that the link C(current) leads to.

@@ -22,17 +22,10 @@ description:
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
+  - preload.jemalloc._attributes
   - ansible.builtin.action_common_attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
-    support: full
-  platform:
-    platforms: posix
-    support: full
-  idempotent:
-    description: When run twice in a row without a change outside, the second run changes nothing.
     support: full
 options:
   containers:

@@ -19,17 +19,14 @@ description:
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
+  - preload.jemalloc._attributes
   - ansible.builtin.action_common_attributes
   - preload.jemalloc._library
   - preload.jemalloc._library.cache
 attributes:
   check_mode:
-    support: full
     details: For a base that is not here, and so would be pulled, it only says that there is going to be a change.
   diff_mode:
-    support: full
-  platform:
-    platforms: posix
     support: full
   idempotent:
     description: When run twice in a row without a change outside, the second run changes nothing, and builds nothing.

@@ -20,18 +20,11 @@ description:
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
+  - preload.jemalloc._attributes
   - ansible.builtin.action_common_attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: none
-  platform:
-    platforms: posix
-    support: full
-  idempotent:
-    description: When run twice in a row without a change outside, the second run changes nothing.
-    support: full
 options:
   prefix:
     description: The directory that holds the installations, as given to M(preload.jemalloc.jemalloc).

@@ -26,19 +26,15 @@ description:
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
+  - preload.jemalloc._attributes
   - ansible.builtin.action_common_attributes
 attributes:
   check_mode:
-    support: full
     details: All that can be known before is looked at. Which processes leave dumps cannot, so RV(files) is empty.
   diff_mode:
     support: none
     details: The files of the service are afterwards what they were before.
-  platform:
-    platforms: posix
-    support: full
   idempotent:
-    description: When run twice in a row without a change outside, the second run changes nothing.
     support: none
     details: Each run restarts the service and makes another profile.
 options:

@@ -26,6 +26,7 @@ description:
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
+  - preload.jemalloc._attributes
   - ansible.builtin.action_common_attributes
   - ansible.builtin.action_common_attributes.flow
 attributes:
@@ -35,13 +36,8 @@ attributes:
     support: none
   bypass_host_loop:
     support: full
-  check_mode:
-    support: full
   diff_mode:
     support: none
-  platform:
-    platforms: posix
-    support: full
   idempotent:
     description: When run twice on the same results, the second run changes nothing.
     support: full

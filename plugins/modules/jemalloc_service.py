@@ -17,17 +17,12 @@ description:
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
+  - preload.jemalloc._attributes
   - ansible.builtin.action_common_attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: none
-  platform:
-    platforms: posix
-    support: full
   idempotent:
-    description: When run twice in a row without a change outside, the second run changes nothing.
     support: partial
     details: Like a restart everywhere O(state=restarted) changes something each time. Give it only what needs it.
 options:
