@@ -18,6 +18,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 
 #: The cache, unless the task says otherwise; the defaults are those of the module.
 DEFAULTS: t.Dict[str, t.Any] = {"cache": "~/.cache/preload.jemalloc", "cache_size": 1024}
@@ -80,6 +81,6 @@ class ActionModule(ActionBase):
         except JemallocError as error:
             return {**result, "failed": True, "msg": str(error)}
         except OSError as error:
-            return {**result, "failed": True, "msg": f"dist: {error.filename or directory}: {error.strerror}."}
+            return {**result, "failed": True, "msg": words.of_controller(error, "dist", directory)}
         result["path"] = os.path.join(directory, name)
         return result

@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _profiles as profiles
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 
 
 def kept(done: t.Mapping[str, t.Any], contents: t.Mapping[str, str], directory: str, host: str) -> t.Dict[str, t.Any]:
@@ -49,5 +50,4 @@ class ActionModule(ActionBase):
         except JemallocError as error:
             return {**result, **done, "failed": True, "msg": str(error)}
         except OSError as error:
-            where = error.filename or directory
-            return {**result, **done, "failed": True, "msg": f"directory: {where}: {error.strerror}."}
+            return {**result, **done, "failed": True, "msg": words.of_controller(error, "directory", directory)}

@@ -98,7 +98,7 @@ class ActionModule(ActionBase):
         except JemallocError as error:
             return {**result, "failed": True, "msg": str(error)}
         except OSError as error:
-            return {**result, "failed": True, "msg": f"directory: {error.filename}: {error.strerror}."}
+            return {**result, "failed": True, "msg": words.of_controller(error, "directory", given["directory"])}
         if result["unread"]:
             shown = ", ".join(result["unread"][:_NAMED])
             more = f" and {len(result['unread']) - _NAMED:,} more" if len(result["unread"]) > _NAMED else ""

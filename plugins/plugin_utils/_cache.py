@@ -21,6 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 
 #: What lists the bundles of a cache, each with what its receipt says of the build. A mirror has it as well.
 INDEX = "index.json"
@@ -91,9 +92,7 @@ class Cache:
             for name in (_SOURCES, _BUNDLES, _LOCKS):
                 os.makedirs(os.path.join(self.directory, name), mode=0o700, exist_ok=True)
         except OSError as error:
-            raise JemallocError(
-                f"cache: {error.filename}: {error.strerror}; name a directory that the controller can write to."
-            ) from error
+            raise JemallocError(words.of_controller(error, "cache", self.directory)) from error
 
     @contextlib.contextmanager
     def lock(self, name: str, owner: str = "", waiting: t.Optional[t.Callable[[str], None]] = None) -> t.Iterator[None]:

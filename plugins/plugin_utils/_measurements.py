@@ -20,6 +20,7 @@ import typing as t
 import urllib.parse
 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 
 #: The version of the tables, kept as user_version.
 VERSION = 1
@@ -123,7 +124,7 @@ def opened(path: str, check: bool = False) -> t.Iterator[sqlite3.Connection]:
             f"database: {path} is no file of measurements ({error}); move it away or name another one."
         ) from error
     except OSError as error:
-        raise JemallocError(f"database: {error.filename or path}: {error.strerror}.") from error
+        raise JemallocError(words.of_controller(error, "database", path)) from error
 
 
 def _connected(path: str) -> sqlite3.Connection:

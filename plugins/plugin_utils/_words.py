@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sizes, times and shares as people say them, for the sentences of the report."""
+"""Sizes, times and shares as people say them, and the sentence for what the controller cannot read or write."""
 
 # Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
@@ -20,6 +20,11 @@ class Sentence(t.NamedTuple):
     def __str__(self) -> str:
         """Return the whole sentence."""
         return self.text.format(*self.figures)
+
+
+def of_controller(error: OSError, option: str, place: str) -> str:
+    """Return the sentence for an error of the controller's own files: which option named them, where, what to do."""
+    return f"{option}: {error.filename or place}: {error.strerror}; name a path that the controller can write to."
 
 
 def size(number: float) -> str:

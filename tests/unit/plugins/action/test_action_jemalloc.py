@@ -241,7 +241,7 @@ def test_what_is_built_but_cannot_be_packed(play: Play) -> None:
         ({"cache_size": "much"}, "cache_size: 'much' is not a number of MiB."),
         ({"missing": {"version": 1}}, "missing: this is not what the module jemalloc returned as missing;"),
         ({"cache_mirror": "ftp://x"}, "cache_mirror: 'ftp://x' is neither an http:// nor an https:// address."),
-        ({"cache": "/proc/x"}, "cache: /proc/x: No such file or directory; name a directory that the controller can"),
+        ({"cache": "/proc/x"}, "cache: /proc/x: No such file or directory; name a path that the controller can"),
     ],
 )
 def test_arguments_that_do_not_do(play: Play, arguments: t.Dict[str, t.Any], message: str) -> None:

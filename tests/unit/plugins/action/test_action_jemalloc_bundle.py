@@ -78,7 +78,10 @@ def test_dist_is_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "dist").write_text("")
     result = run(monkeypatch, tmp_path / "dist", PACKED)
     assert result["failed"]
-    assert result["msg"] == f"dist: {tmp_path}/dist/x86_64-musl: Not a directory."
+    assert (
+        result["msg"]
+        == f"dist: {tmp_path}/dist/x86_64-musl: Not a directory; name a path that the controller can write to."
+    )
 
 
 def test_check_mode_keeps_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,5 +93,5 @@ def test_the_cache_is_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "cache").write_text("")
     result = run(monkeypatch, tmp_path / "dist", PACKED)
     assert result["failed"]
-    assert result["msg"].startswith(f"cache: {tmp_path}/cache/sources: Not a directory; name a directory")
+    assert result["msg"].startswith(f"cache: {tmp_path}/cache/sources: Not a directory; name a path")
     assert not (tmp_path / "dist").exists()

@@ -105,4 +105,4 @@ def test_a_directory_that_cannot_be_made(run: t.Callable[..., t.Dict[str, t.Any]
     result = run(DONE)
     assert (result["failed"], result["changed"]) == (True, True)
     assert result["msg"].startswith(f"directory: {tmp_path}/profile")
-    assert result["msg"].endswith(": Not a directory.")
+    assert result["msg"].endswith(": Not a directory; name a path that the controller can write to.")

@@ -100,7 +100,10 @@ def test_the_directory_is_a_file(tmp_path: pathlib.Path) -> None:
     (tmp_path / "out").write_text("")
     for check in (True, False):
         result, _display = run(tmp_path, {"web1": FOUND}, check=check)
-        assert (result["failed"], result["msg"]) == (True, f"directory: {tmp_path}/out/report.html: Not a directory.")
+        assert (result["failed"], result["msg"]) == (
+            True,
+            f"directory: {tmp_path}/out/report.html: Not a directory; name a path that the controller can write to.",
+        )
 
 
 def test_values_lose_the_kinds_of_ansible() -> None:

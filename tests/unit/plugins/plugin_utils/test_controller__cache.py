@@ -183,9 +183,7 @@ def test_the_limit(cache: caching.Cache, tmp_path: pathlib.Path) -> None:
 
 def test_a_directory_that_cannot_be(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        JemallocError, match=r"^cache: .*/file.*: Not a directory; name a directory that the controller "
-    ):
+    with pytest.raises(JemallocError, match=r"^cache: .*/file.*: Not a directory; name a path that the controller "):
         caching.Cache(str(tmp_path / "file" / "cache"), 1)
 
 
