@@ -22,10 +22,13 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _install a
 
 @pytest.fixture(autouse=True)
 def _harmless(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep logs of failed builds here, do not wait before a download is tried again, and forget other tests' warnings.
+    """Keep logs of failed builds here, do not wait before a download is tried again, and use no proxy.
 
-    A module is a process of its own on a host, so Ansible's half for hosts gathers them in a variable.
+    Warnings of other tests are forgotten: Ansible's half for hosts gathers them in a variable, as a module is a process
+    of its own there.
     """
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
     monkeypatch.setattr(warnings, "_global_warnings", {})
     monkeypatch.setattr(install_util, "LOGS", (str(tmp_path),))
     monkeypatch.setattr(download, "PAUSES", (0, 0))

@@ -18,8 +18,3 @@ def server() -> t.Iterator[str]:
     """Such a server; its address."""
     with serving(Handler) as address:
         yield address
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import http.server
-import os
 import pathlib
 import typing as t
 
@@ -57,12 +56,6 @@ def server() -> t.Iterator[str]:
     """A server on this machine; its address."""
     with serving(Handler) as address:
         yield address
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
 
 
 def test_run(host: module.Host, tmp_path: pathlib.Path) -> None:

@@ -53,9 +53,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Server]:
+def server() -> t.Iterator[Server]:
     """Such a server."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server() as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
