@@ -147,16 +147,35 @@ EXAMPLES = r"""
     version: 5.1.0
     current: false
 
-- name: Take the source from an own mirror first
+- name: Take the source from an own mirror first, whose certificate is from a private authority
   preload.jemalloc.jemalloc:
     version: 5.3.0
     origins:
       - https://mirror.example.com/jemalloc/jemalloc-{version}.tar.bz2
+    ca_path: /etc/ssl/certs/example-ca.pem
 
 - name: Install a release that the collection does not know yet
   preload.jemalloc.jemalloc:
     version: 5.9.0
     checksum: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+
+- name: Install the newest that upstream has published, as an own copy of its releases API tells
+  preload.jemalloc.jemalloc:
+    latest: true
+    latest_url: https://mirror.example.com/jemalloc/latest.json
+
+- name: Build it for heap profiles below another prefix, on a host whose packages are not to change
+  preload.jemalloc.jemalloc:
+    prefix: /srv/jemalloc
+    options: {prof: true}
+    build_packages: false
+
+- name: Share what is built with other controllers, and look on a web server for what none of them has built
+  preload.jemalloc.jemalloc:
+    cache: /srv/jemalloc-cache
+    cache_size: 4096
+    cache_mirror: https://mirror.example.com/jemalloc-cache
+    cache_mirror_checksum: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 
 - name: Install a build that was made on another host
   preload.jemalloc.jemalloc:
@@ -177,9 +196,32 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc:
     keep: 1
 
+- name: Read and run everything again, and repair it
+  preload.jemalloc.jemalloc:
+    verify: true
+
+- name: See what the hosts of a play lack, and whether the services that are to preload it are there
+  preload.jemalloc.jemalloc:
+    build: never
+    for_services: [puma, sidekiq]
+    for_metrics: true
+    scopes: {services: [puma, sidekiq]}
+  register: installed
+
+- name: Build it on the one with the oldest C library
+  preload.jemalloc.jemalloc:
+    build: chosen
+    missing: "{{ installed.missing }}"
+  when: installed.missing is not none
+
 - name: Remove everything
   preload.jemalloc.jemalloc:
     state: absent
+
+- name: Remove everything after a task that took the scopes away, with a check mode that predicts it
+  preload.jemalloc.jemalloc:
+    state: absent
+    released: "{{ preload.files }}"
 """
 
 RETURN = r"""

@@ -44,6 +44,14 @@ EXAMPLES = r"""
 - name: Pack the current release
   preload.jemalloc.jemalloc_bundle:
     dist: "{{ playbook_dir }}/dist"
+
+- name: Pack another release below another prefix, and keep it in the cache that controllers share
+  preload.jemalloc.jemalloc_bundle:
+    version: 5.1.0
+    prefix: /srv/jemalloc
+    dist: /srv/www/jemalloc
+    cache: /srv/jemalloc-cache
+    cache_size: 4096
 """
 
 RETURN = r"""

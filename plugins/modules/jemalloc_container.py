@@ -101,6 +101,29 @@ EXAMPLES = r"""
         service: worker
         malloc_conf: {preset: low_memory}
 
+- name: Only write the files; the containers are restarted by somebody else
+  preload.jemalloc.jemalloc_container:
+    containers:
+      - quadlet: web
+    restart: false
+
+- name: Let one preload another release than that which an earlier task installed, with a check mode that predicts it
+  preload.jemalloc.jemalloc_container:
+    containers:
+      - {quadlet: web, version: 5.2.1}
+      - {quadlet: slow@}
+    timeout: 180
+    prefix: /srv/jemalloc
+    version: "{{ installed.version }}"
+    releases: [5.2.1]
+    rebuilt: "{{ installed.built or omit }}"
+  register: contained
+
+- name: Give back what that changed
+  preload.jemalloc.jemalloc_container:
+    state: restored
+    restore: "{{ contained.before }}"
+
 - name: Let no container preload it any more
   preload.jemalloc.jemalloc_container:
     state: absent

@@ -118,7 +118,7 @@ options:
     default: true
   build:
     description:
-      - V(never) only says what lacks, as RV(missing). The action of this module asks so; V(now) is for everybody else.
+      - V(never) only says what lacks, as RV(missing), which the action of this module asks first; it is not to be set.
     type: str
     choices: [now, never]
     default: now
@@ -160,7 +160,34 @@ EXAMPLES = r"""
     tag: debian-jemalloc:13
     enabled: true
     method: bundle
-    bundle: /srv/dist/x86_64-glibc2.17/jemalloc-{version}.tar.gz
+    bundle: https://mirror.example.com/jemalloc/x86_64-glibc2.17/jemalloc-{version}.tar.gz
+    bundle_checksum: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+
+- name: One for heap profiles, built in a container without a network from an own mirror
+  preload.jemalloc.jemalloc_image:
+    base: docker.io/library/debian:13
+    tag: debian-jemalloc:13-prof
+    options: {prof: true}
+    method: source
+    origins: [https://mirror.example.com/jemalloc]
+    ca_path: /etc/ssl/certs/example-ca.pem
+    builder: registry.example.com/debian-with-gcc:11
+    build_packages: false
+
+- name: One with a release that the collection does not know yet, by docker and from what controllers share
+  preload.jemalloc.jemalloc_image:
+    engine: docker
+    base: registry.example.com/team/app:1.0
+    pull: always
+    tag: registry.example.com/team/app:1.0-jemalloc
+    labels: {org.opencontainers.image.vendor: Example}
+    prefix: /usr/local/jemalloc
+    version: 5.9.0
+    checksum: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    cache: /srv/jemalloc-cache
+    cache_size: 4096
+    cache_mirror: https://mirror.example.com/jemalloc-cache
+    cache_mirror_checksum: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 """
 
 RETURN = r"""

@@ -75,6 +75,11 @@ EXAMPLES = r"""
     gather: [processes]
     processes: true
     units: [puma, sidekiq@]
+
+- name: Hold the installations below another prefix against their receipts
+  preload.jemalloc.jemalloc_info:
+    gather: [installations]
+    prefix: /srv/jemalloc
 """
 
 RETURN = r"""

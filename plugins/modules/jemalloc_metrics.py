@@ -68,6 +68,7 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_metrics:
     directory: /var/lib/node_exporter
     interval: 5min
+    prefix: /srv/jemalloc
 
 - name: Give no metrics any more
   preload.jemalloc.jemalloc_metrics:

@@ -149,6 +149,27 @@ EXAMPLES = r"""
       - name: worker
         malloc_conf: {preset: low_memory, narenas: auto}
 
+- name: Let literally every process preload it
+  preload.jemalloc.jemalloc_preload:
+    host: true
+    via: ld_so_preload
+
+- name: Let services preload what earlier tasks installed, with a check mode that predicts it
+  preload.jemalloc.jemalloc_preload:
+    services:
+      - puma
+      - {name: sidekiq, version: 5.2.1}
+    prefix: /srv/jemalloc
+    version: "{{ installed.version }}"
+    releases: [5.2.1]
+    rebuilt: "{{ installed.built or omit }}"
+  register: preload
+
+- name: Give back what that changed
+  preload.jemalloc.jemalloc_preload:
+    state: restored
+    restore: "{{ preload.before }}"
+
 - name: Take every scope away
   preload.jemalloc.jemalloc_preload:
     state: absent

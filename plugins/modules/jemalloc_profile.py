@@ -109,6 +109,16 @@ EXAMPLES = r"""
     version: 5.3.1
     directory: "{{ playbook_dir }}/profile"
     lg_prof_interval: 28
+
+- name: Profile a service that starts slowly and allocates much, with more detail
+  preload.jemalloc.jemalloc_profile:
+    unit: search
+    directory: "{{ playbook_dir }}/profile"
+    lg_prof_interval: 32
+    lg_prof_sample: 17
+    size_limit: 1024
+    timeout: 300
+    prefix: /srv/jemalloc
 """
 
 RETURN = r"""

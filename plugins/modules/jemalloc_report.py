@@ -83,6 +83,19 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_report:
     variable: jemalloc_found
     directory: "{{ playbook_dir }}/report"
+
+- name: Only keep the measurements, for two years and in a file of one's own
+  preload.jemalloc.jemalloc_report:
+    variable: jemalloc_found
+    database: /srv/jemalloc/measurements.sqlite
+    keep: 1000
+    keep_days: 730
+
+- name: Write the report of services that are warm after a minute
+  preload.jemalloc.jemalloc_report:
+    variable: jemalloc_found
+    directory: "{{ playbook_dir }}/report"
+    min_uptime: 60
 """
 
 RETURN = r"""

@@ -87,6 +87,13 @@ EXAMPLES = r"""
     services: "{{ preload.services }}"
     state: proved
     memory_limit: 2048
+
+- name: Restart one that starts slowly, with a library from another prefix
+  preload.jemalloc.jemalloc_service:
+    services:
+      - {name: search, version: 5.3.1}
+    prefix: /srv/jemalloc
+    timeout: 300
 """
 
 RETURN = r"""

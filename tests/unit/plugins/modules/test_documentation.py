@@ -1,16 +1,18 @@
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The documentation of every module says of its arguments what the module itself says."""
+"""The documentation of every module says what the module itself says, and its examples show each option."""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import pathlib
 import typing as t
 
 import pytest
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_report
 from ansible_collections.preload.jemalloc.plugins.doc_fragments import _library as library
@@ -43,12 +45,45 @@ def declared(arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_arguments_are_documented_as_they_are(name: str) -> None:
-    module = importlib.import_module(f"ansible_collections.preload.jemalloc.plugins.modules.{name}")
-    documentation = yaml.safe_load(module.DOCUMENTATION)
+def module_of(name: str) -> t.Any:
+    """Return a module."""
+    return importlib.import_module(f"ansible_collections.preload.jemalloc.plugins.modules.{name}")
+
+
+def options_of(name: str) -> t.Dict[str, t.Any]:
+    """Return the options that a module documents itself, and those of the fragments that it extends."""
+    documentation = yaml.safe_load(module_of(name).DOCUMENTATION)
     options = dict(documentation["options"])
     for fragment in documentation["extends_documentation_fragment"]:
         options.update(yaml.safe_load(FRAGMENTS[fragment])["options"] if fragment in FRAGMENTS else {})
-    arguments = jemalloc_report.ARGUMENTS if name == "jemalloc_report" else module.ARGUMENTS
-    assert described(options) == declared(arguments)
+    return options
+
+
+def arguments_of(name: str) -> t.Dict[str, t.Any]:
+    """Return the arguments of a module, or of the action that does all of its work; validation fills in defaults."""
+    return copy.deepcopy(jemalloc_report.ARGUMENTS if name == "jemalloc_report" else module_of(name).ARGUMENTS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_are_documented_as_they_are(name: str) -> None:
+    assert described(options_of(name)) == declared(arguments_of(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_that_is_to_be_set_has_an_example(name: str) -> None:
+    tasks = [task for task in yaml.safe_load(module_of(name).EXAMPLES) if f"preload.jemalloc.{name}" in task]
+    used = [task[f"preload.jemalloc.{name}"] or {} for task in tasks]
+    settable = {key for key, option in options_of(name).items() if "it is not to be set" not in str(option)}
+    assert settable - {key for arguments in used for key in arguments} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_are_what_the_module_takes(name: str) -> None:
+    for task in yaml.safe_load(module_of(name).EXAMPLES):
+        given = task.get(f"preload.jemalloc.{name}") or {}
+        templates = {key for key, value in given.items() if "{{" in str(value)}
+        arguments = {key: value for key, value in arguments_of(name).items() if key not in templates}
+        plain = {key: value for key, value in given.items() if key not in templates}
+        assert templates <= set(arguments_of(name))
+        if f"preload.jemalloc.{name}" in task:
+            assert ArgumentSpecValidator(arguments).validate(plain).error_messages == []
