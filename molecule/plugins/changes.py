@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import typing as t
 from pathlib import Path
 
 from ansible.plugins.callback import CallbackBase
@@ -27,20 +28,20 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME = "changes"
     CALLBACK_NEEDS_ENABLED = True
 
-    def v2_playbook_on_start(self, playbook) -> None:
+    def v2_playbook_on_start(self, playbook: t.Any) -> None:
         """Begin with nothing."""
         self._path = Path(playbook._file_name)
         self._lines: set[str] = set()
         self._check = False
 
-    def v2_runner_on_ok(self, result) -> None:
+    def v2_runner_on_ok(self, result: t.Any) -> None:
         """Note a changed task of the role."""
         task = result.task
         self._check = self._check or task.check_mode
         if result.is_changed() and task.get_name().startswith("preload.jemalloc.jemalloc : "):
             self._lines.add(f"{result.host.get_name()}: {task.get_name().partition(' : ')[2]}")
 
-    def v2_playbook_on_stats(self, stats) -> None:
+    def v2_playbook_on_stats(self, stats: t.Any) -> None:
         """Write the file."""
         if self._path.stem != "converge":
             return

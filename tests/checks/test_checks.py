@@ -35,7 +35,17 @@ def test_mypy(run: Run, tree: Path) -> None:
     options += ["--disable-error-code=misc", "--disable-error-code=no-any-return"]
     places = f"{tree.parents[2]}:{tree}/tests/faults"
     run("mypy", *options, "-p", "ansible_collections.preload.jemalloc.plugins", cwd=tree.parents[2], MYPYPATH=places)
-    run("mypy", *options, "tests", "bench", ".ci/get_pip.py", cwd=tree, MYPYPATH=places)
+    run(
+        "mypy",
+        *options,
+        "tests",
+        "bench",
+        "molecule/plugins/changes.py",
+        "docs/conf.py",
+        ".ci/get_pip.py",
+        cwd=tree,
+        MYPYPATH=places,
+    )
 
 
 def test_yamllint(run: Run) -> None:
