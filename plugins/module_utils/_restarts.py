@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
 #: that crashes and is started over and over is up at some moments too.
 INTERVAL = 0.5
 
-#: Seconds that a service which hangs while it starts has to end by itself, before it is killed.
+#: Seconds that a service which hangs while it starts has to end by itself, before it is killed; and journald to write.
 GRACE = 5
 
 _T = t.TypeVar("_T")
@@ -286,6 +286,8 @@ def end_start(run: Run, service: Service) -> None:
 
 def journal(run: Run, service: Service, count: int = 3) -> str:
     """Return the last lines that a service wrote, or that systemd wrote about it, as part of a sentence."""
+    # What a process wrote just before it ended may not have been read by journald yet, on a busy host.
+    run(["timeout", str(GRACE), "journalctl", "--sync"], None, None)
     user = "" if service.uid is None else "USER_"
     unit = f"--unit={service.name}" if service.uid is None else f"--user-unit={service.name}"
     for what in (f"_SYSTEMD_{user}UNIT={service.name}", unit):

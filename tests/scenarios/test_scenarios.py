@@ -33,4 +33,9 @@ def test_scenario(run: Run, pytestconfig: pytest.Config, scenario: str) -> None:
     if scenario in LONG and not pytestconfig.getoption("full"):
         pytest.skip("it takes up to ten minutes; make molecule ARGS=--full runs it")
     run("molecule", "reset", "--scenario-name", scenario, **MOLECULE)
-    run("molecule", "test", "--scenario-name", scenario, "--destroy", "never", **MOLECULE)
+    try:
+        run("molecule", "test", "--scenario-name", scenario, "--destroy", "never", **MOLECULE)
+    except pytest.fail.Exception:
+        if not pytestconfig.getoption("usepdb"):  # the hosts are those of the other scenarios too
+            run("molecule", "cleanup", "--scenario-name", scenario, check=False, **MOLECULE)
+        raise

@@ -144,8 +144,8 @@ def test_a_service_of_a_user(use: t.Callable[..., Fake], prefix: str) -> None:
     restarts.journal(fake, service)
     assert fake.calls[0].startswith("timeout 7 setpriv --reuid=65534 --regid=")
     assert "XDG_RUNTIME_DIR=/run/user/65534 systemctl --user restart -- agent.service" in fake.calls[0]
-    assert fake.calls[1].endswith("_SYSTEMD_USER_UNIT=agent.service")
-    assert fake.calls[2].endswith("--user-unit=agent.service")
+    assert fake.calls[2].endswith("_SYSTEMD_USER_UNIT=agent.service")
+    assert fake.calls[3].endswith("--user-unit=agent.service")
     assert str(service) == "agent.service of user 65534"
     assert service.drop_in.endswith("/etc/systemd/user/agent.service.d/zz-preload-jemalloc.conf")
     assert systemd.command(4242)[1:3] == ["--reuid=4242", "--regid=4242"]
