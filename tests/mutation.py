@@ -138,14 +138,14 @@ class Mutant:
 
 
 def mutants(path: Path) -> t.List[Mutant]:
-    """Return all mutants of a file, but those of decorators: no test writes to what is frozen."""
+    """Return all mutants of a file, but those of decorators and of imports for types, which nothing runs."""
     text = path.read_text(encoding="utf-8")
     lines, nodes = text.splitlines(), list(ast_nodes(get_ast(text)))
     found = []
     for name, operator in operators().items():
         places = [place for node in nodes for place in operator.mutation_positions(node)]
         found += [Mutant(path, name, count, (start[0], end[0])) for count, (start, end) in enumerate(places)]
-    return [mutant for mutant in found if not lines[mutant.lines[0] - 1].startswith("@")]
+    return [mutant for mutant in found if not lines[mutant.lines[0] - 1].startswith(("@", "if t.TYPE_CHECKING"))]
 
 
 class Tests:
@@ -158,14 +158,14 @@ class Tests:
         self._files = {os.path.realpath(path): path for path in self._data.measured_files()}
 
     def of(self, mutant: Mutant) -> t.List[str]:
-        """Return the tests of a mutant; what is only run on import is for all tests of the module."""
+        """Return the tests of a mutant; what is only run on import is for all that come through the module."""
         contexts = self._data.contexts_by_lineno(self._files.get(str(mutant.path), ""))
         lines = range(mutant.lines[0], mutant.lines[1] + 1)
         found = {context.rpartition("|")[0] for line in lines for context in contexts.get(line, ())} - {""}
         own = f"/test_{mutant.path.stem}"
         if not found:
-            found = {context.rpartition("|")[0] for each in contexts.values() for context in each if own in context}
-        return sorted(found, key=lambda test: (own not in test, test))
+            found = {context.rpartition("|")[0] for each in contexts.values() for context in each} - {""}
+        return sorted(found, key=lambda test: (own not in test, test)) or OwnTests().of(mutant)
 
 
 class OwnTests:

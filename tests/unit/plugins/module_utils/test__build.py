@@ -255,6 +255,7 @@ WAITING = "make: *** Waiting for unfinished jobs...."
         (["/tmp/a.s: Fatal error: cannot write", "cc -c b.c", END], "/tmp/a.s: Fatal error: cannot write"),
         (["/usr/bin/ld: warning: odd", "/usr/bin/ld: disk is full", COLLECT, END], "/usr/bin/ld: disk is full"),
         (["ld.gold: disk is full", COLLECT, END], "ld.gold: disk is full"),
+        (["a.c:1: error: a", "a.c:2: error: b", "a.c:3: error: c", END], "a.c:1: error: a / a.c:2: error: b"),
         (["cc -o a a.o", "it was killed", COLLECT, END], f"it was killed / {COLLECT}"),
     ],
 )

@@ -118,6 +118,17 @@ def test_what_it_preloads_itself(
     assert text.endswith('\nEnvironment="MALLOC_CONF=prof_prefix:/a%%"\n')
 
 
+def test_the_end_of_a_start_that_hangs() -> None:
+    calls = []
+
+    def run(command: t.Sequence[str], _directory: t.Any, _data: t.Any) -> t.Tuple[int, str]:
+        calls.append(" ".join(command))
+        return 0, "ActiveState=activating\n"
+
+    quadlets.Services(run, Engine(run, "podman")).end("web.service")
+    assert calls[-1] == "timeout 5 systemctl stop -- web.service"
+
+
 def test_a_container_that_ends_meanwhile(program: t.Callable[[str, str], pathlib.Path]) -> None:
     state = {"Pid": 7, "Running": False}
     config = {"Labels": {"PODMAN_SYSTEMD_UNIT": "web.service"}, "Env": None}

@@ -62,7 +62,12 @@ WITHOUT = "runs without jemalloc 5.3.1, which /puma.conf configures:"
         # a deleted library
         ([process(GONE)], SERVICE, ["Its process runs with a jemalloc that was removed or replaced since: restart."]),
         ([process(GONE)], NONE, ["Its process runs with a jemalloc that was removed or replaced since: restart."]),
-        # configured but not loaded
+        # configured but not loaded, with times that count whole seconds
+        (
+            [process(GLIBC, started=500)],
+            SERVICE,
+            [f"Its process {WITHOUT} its LD_PRELOAD does not name it, so another setting may win."],
+        ),
         ([process(GLIBC, started=100)], SERVICE, [f"Its process {WITHOUT} started before that was written, restart."]),
         (
             [process(STATIC)],

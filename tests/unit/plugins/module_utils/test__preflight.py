@@ -184,6 +184,15 @@ def test_a_link_out_of_the_store(library: pathlib.Path, tmp_path: pathlib.Path) 
         preflight(run, str(path), str(tmp_path / "store"))
 
 
+def test_a_directory_above_the_link(library: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    link = tmp_path / "open" / "closed" / "lib"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(library.parent)
+    link.parent.parent.chmod(0o777)
+    with pytest.raises(JemallocError, match=f"{link.parent.parent} "):
+        preflight(run, str(link / library.name), str(library.parent))
+
+
 def test_a_library_that_is_ignored_without_a_word(library: pathlib.Path) -> None:
     def deaf(
         arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None

@@ -71,6 +71,13 @@ def test_presets_count_seconds_in_older_releases(name: str, expected: str) -> No
     assert malloc_conf.encode({"preset": name}, "4.5.0").endswith(f"purge:decay,decay_time:{expected}")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("low_memory", 5), ("least_memory", 10), ("balanced", 4), ("throughput", 2), ("ruby", 5)]
+)
+def test_presets_count_dirty_pages_in_the_oldest_releases(name: str, expected: int) -> None:
+    assert f"lg_dirty_mult:{expected}" in malloc_conf.encode({"preset": name}, "3.6.0", None, 2).split(",")
+
+
 def test_a_preset_that_is_none() -> None:
     with pytest.raises(JemallocError, match=r"^malloc_conf: there is no preset 'fast'; there are low_memory, "):
         presets.options("fast", lambda _name, _value: True)

@@ -17,6 +17,7 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile as profile
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile_session as session
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
@@ -116,8 +117,10 @@ def fake(root: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     return Fake(root)
 
 
-def test_a_profile(fake: Fake) -> None:
+def test_a_profile(fake: Fake, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = []
+    (tmp_path / "enforce").write_text("1")
+    monkeypatch.setattr(labels, "_ENFORCE", str(tmp_path / "enforce"))
 
     def look(_number: int) -> None:
         texts.append(pathlib.Path(fake.plan.drop_in).read_text())
@@ -134,6 +137,7 @@ def test_a_profile(fake: Fake) -> None:
     guard = next(call for call in fake.calls if call.startswith("systemd-run"))
     assert f"{session.LOCK} 65 {fake.plan.drop_in} {os.path.dirname(fake.plan.drop_in)} {PUMA} {fake.root}/var" in guard
     assert fake.calls.index(guard) == 0
+    assert f"restorecon -R {fake.plan.drop_in}" in fake.calls
     assert fake.calls[-1] == f"systemctl stop -- {session._GUARD}"
     assert f"systemctl reset-failed -- {PUMA}" in fake.calls  # what failed too often is not started again without it
 

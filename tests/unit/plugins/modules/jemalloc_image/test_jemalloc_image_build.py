@@ -80,7 +80,14 @@ def test_base_for_another_machine(call: Call, podman: Podman, packed: Bundle, mo
     assert make(call, **wanted)["changed"]
     assert not make(call, **wanted)["changed"]
     assert podman.said("pull") == [[f"--platform=linux/{GO}", "base"]]
-    assert make(call, **{**wanted, "platform": "arm64"})["msg"].startswith("platform: 'arm64' is none that this ")
+
+
+@pytest.mark.parametrize(
+    "platform", ["arm64", "linux", "windows/arm64", "linux/pdp11", "linux/arm64/", "linux/arm64/v8/a"]
+)
+def test_platform_that_is_not_known(call: Call, packed: Bundle, platform: str) -> None:
+    message = make(call, **packed(), platform=platform)["msg"]
+    assert message.startswith(f"platform: {platform!r} is none that this collection knows; write it like linux/arm64, ")
 
 
 def test_machine_that_does_not_run_here(

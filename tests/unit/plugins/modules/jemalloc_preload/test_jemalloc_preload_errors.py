@@ -178,7 +178,7 @@ def test_errors_of_the_system(
 
 
 def test_a_container_without_capabilities_keeps_no_command_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = mock.Mock(return_value=(0, ""))
+    run = mock.Mock(return_value=(0, "a warning"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     scoping.check_commands(run, ["perl"])
     scoping.check_commands(run, [])
