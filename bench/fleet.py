@@ -26,7 +26,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from bench.fleet_figures import Figures, plot, table
+from bench.fleet_figures import Figures, plot, promises, table
 from tests.fleet import lab
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,14 +62,17 @@ PEER = """
   roles: [ROLE]
 """
 
-HEADING = """# What a fleet costs
+PAGE = """# What a fleet costs
 
 Measured on {date} on a machine with {cores} processors by `make bench-fleet`: controller and hosts (systemd containers
 of Debian 11, 12 and 13 in turn, reached by ssh) share them, so wall time grows with all CPU time. `bench/fleet.py` says
 what the ways are.
 
+{promises}
+
 ![wall and CPU time over the number of hosts](fleet.svg)
 
+{table}
 """
 
 
@@ -287,6 +290,11 @@ def runs_of(given: argparse.Namespace, names: t.Iterable[str]) -> list[tuple[int
     return sorted(wanted, key=lambda each: each[1] in limits)
 
 
+def page(found: t.Sequence[Figures], date: str) -> str:
+    """Return the page of figures that were measured on this machine."""
+    return PAGE.format(date=date, cores=os.cpu_count(), promises="\n".join(promises(found)), table=table(found))
+
+
 def main() -> None:
     """Measure, and write the table and the plot."""
     given = arguments()
@@ -305,10 +313,9 @@ def main() -> None:
             found += measure(run, environment, size, ways[name])
             given.out.mkdir(exist_ok=True)
             write(given.out / "fleet.json", json.dumps([dataclasses.asdict(each) for each in found], indent=2))
-            heading = HEADING.format(date=time.strftime("%Y-%m-%d"), cores=os.cpu_count())
-            write(given.out / "fleet.md", f"{heading}{table(found)}\n")
+            write(given.out / "fleet.md", page(found, time.strftime("%Y-%m-%d")))
             plot(found, given.out / "fleet.svg")
-    print(table(found))
+    print(table(found), "", *promises(found), sep="\n")
 
 
 if __name__ == "__main__":

@@ -31,8 +31,19 @@ class Figures:
         return self.controller + self.fleet
 
 
+#: How each way and each phase is drawn; what was got from a cache is with what was not.
+COLOURS = {
+    "ours": "tab:blue",
+    "ours, from nothing": "tab:purple",
+    "package": "tab:orange",
+    "peer": "tab:red",
+    "two pings": "tab:gray",
+}
+LINES = {"first": "-", "second": "--", "upgrade": ":"}
+
+
 def table(found: t.Sequence[Figures]) -> str:
-    """Return the figures as a table in Markdown, each beside the ratios that are promised."""
+    """Return the figures as a table in Markdown."""
     lines = [
         "| hosts | way | phase | wall s | CPU s, controller | CPU s, hosts | CPU s a host | KiB to a host | calls |",
         "| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -41,18 +52,18 @@ def table(found: t.Sequence[Figures]) -> str:
         figures = (each.wall, each.controller, each.fleet, each.cpu / each.hosts, each.sent / 1024, each.calls)
         words = " | ".join(f"{figure:.1f}" for figure in figures)
         lines.append(f"| {each.hosts} | {each.way} | {each.phase} | {words} |")
-    return "\n".join([*lines, "", *promises(found)])
+    return "\n".join(lines)
 
 
 def promises(found: t.Sequence[Figures]) -> list[str]:
-    """Return what the figures say of the promises."""
+    """Return what the figures say of the promises, as a list in Markdown."""
     by = {(each.way, each.phase, each.hosts): each for each in found}
     lines = []
     sizes = sorted({each.hosts for each in found})
     for size in sizes:
         ours, floor = by.get(("ours", "second", size)), by.get(("two pings", "second", size))
         if ours and floor:
-            lines.append(f"- Second run on {size} hosts: {ours.wall / floor.wall:.2f} times two pings (at most 1.25).")
+            lines.append(f"- Second run on {hosts(size)}: {ours.wall / floor.wall:.2f} times two pings (at most 1.25).")
     slopes = {
         way: slope([(each.hosts, each.wall) for each in found if (each.way, each.phase) == (way, "second")])
         for way in ("ours", "two pings")
@@ -66,17 +77,22 @@ def promises(found: t.Sequence[Figures]) -> list[str]:
     for size in sizes:
         ours, peer = by.get(("ours, from nothing", "first", size)), by.get(("peer", "first", size))
         if ours and peer:
-            lines.append(f"- First run on {size} hosts: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
+            lines.append(f"- First run on {hosts(size)}: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
         ours, peer = by.get(("ours, from nothing", "upgrade", size)), by.get(("peer", "upgrade", size))
         if ours and peer:
-            lines.append(f"- Upgrade on {size} hosts: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
+            lines.append(f"- Upgrade on {hosts(size)}: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
         ours, package = by.get(("ours", "first, cached", size)), by.get(("package", "first", size))
         if ours and package:
             lines.append(
-                f"- First run on {size} hosts from the cache: {ours.wall / package.wall:.2f} times the wall time of "
+                f"- First run on {hosts(size)} from the cache: {ours.wall / package.wall:.2f} times the wall time of "
                 "the package (at most 1)."
             )
     return lines
+
+
+def hosts(size: int) -> str:
+    """Return a number of hosts as people say it."""
+    return f"{size} host{'' if size == 1 else 's'}"
 
 
 def slope(points: t.Sequence[tuple[int, float]]) -> float:
@@ -91,14 +107,16 @@ def slope(points: t.Sequence[tuple[int, float]]) -> float:
 def plot(found: t.Sequence[Figures], path: Path) -> None:
     """Draw wall time and CPU time over the number of hosts."""
     plt.switch_backend("svg")
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.5))
     for axis, value, title in zip(axes, ("wall", "cpu"), ("wall time", "CPU time of controller and hosts")):
         for way, phase in sorted({(each.way, each.phase) for each in found}):
             of_it = [each for each in found if (each.way, each.phase) == (way, phase)]
             points = sorted((each.hosts, getattr(each, value)) for each in of_it)
-            axis.plot(*zip(*points), marker="o", label=f"{way}, {phase}")
+            style = {"color": COLOURS[way], "linestyle": LINES[phase.partition(",")[0]]}
+            axis.plot(*zip(*points), marker="o", markersize=4, label=f"{way}, {phase}", **style)
         axis.set(title=title, xlabel="hosts", ylabel="s", yscale="log")
         axis.grid(visible=True, alpha=0.3)
-    axes[1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.tight_layout()
+    lines, labels = axes[0].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0.17, 1, 1))
+    figure.legend(lines, labels, loc="lower center", ncols=4, fontsize=9, frameon=False)
     figure.savefig(path, metadata={"Date": None})
