@@ -11,6 +11,7 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
+from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change
@@ -27,7 +28,7 @@ class Host:
         self.status = status
         self.calls: t.List[t.List[str]] = []
 
-    def run(self, arguments: t.Sequence[str]) -> t.Tuple[int, str]:
+    def run(self, arguments: t.Sequence[str], *_how: t.Any) -> t.Tuple[int, str]:
         """Run a command."""
         self.calls.append(list(arguments))
         return self.status, "no bus\n" if self.status else ""
@@ -65,3 +66,14 @@ def test_nothing_is_reloaded_without_systemd(root: pathlib.Path) -> None:
     host = Host()
     assert activate.reload_systemd(t.cast(t.Any, host), None) == ""
     assert host.calls == []
+
+
+def test_what_the_watchdog_writes_is_labelled(
+    root: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, change = Host(), Change(places.list_path(), None, "/opt/jemalloc/current/lib/libjemalloc.so::\n")
+    (tmp_path / "enforce").write_text("1")
+    monkeypatch.setattr(labels, "_ENFORCE", str(tmp_path / "enforce"))
+    monkeypatch.setattr(activate, "watch", lambda change, _prefix: host.calls.append(["watch", change.path]))
+    activate.carry_out(t.cast(t.Any, host), [change], "/opt/jemalloc")
+    assert host.calls == [["watch", change.path], ["restorecon", "-R", change.path]]

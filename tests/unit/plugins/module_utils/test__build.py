@@ -79,6 +79,7 @@ BEFORE_5 = ["--disable-valgrind", "--enable-tls"]
             ["je_cv_static_page_shift=16", "je_cv_tls_model=yes", *BEFORE_5],
         ),
         ("4.0.0", "x86_64", build.Options(cxx=True), ["--with-lg-page=12", *BEFORE_5]),
+        ("4.4.0", "x86_64", build.Options(), ["--with-lg-page=12", *BEFORE_5]),
         ("4.5.0", "x86_64", build.Options(), ["--with-lg-page=12", *BEFORE_5, *G0]),
         ("5.0.0", "x86_64", build.Options(), ["--with-lg-page=12", "--disable-cxx", *G0]),
         ("5.3.1", "aarch64", build.Options(prof=True), ["--with-lg-page=16", "--disable-cxx", *G0, "--enable-prof"]),

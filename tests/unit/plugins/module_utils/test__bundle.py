@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pathlib
 import tarfile
 import typing as t
@@ -79,29 +81,48 @@ WHOLE = {
     "home": "/build/5.3.1",
     **RECEIPT,
     "library": "libjemalloc.so.2",
+    "library_sha256": hashlib.sha256(b"x").hexdigest(),
+    "files": {"lib/libjemalloc.so.2": hashlib.sha256(b"x").hexdigest()},
 }
 NO_BUNDLES: t.List[t.Any] = [
     "{",
     "[]",
     "null",
-    {},
-    {**WHOLE, "format": 2},
-    {**WHOLE, "files": {}},
-    {**WHOLE, "files": []},
-    {**WHOLE, "library_sha256": "b"},
-    {**WHOLE, "library": "other.so"},
+    "{}",
+    {"format": 2},
+    {"files": {}},
+    {"files": []},
+    {"library_sha256": "b"},
+    {"library": "other.so"},
 ]
+
+
+def packed(tmp_path: pathlib.Path, receipt: str) -> str:
+    """Return the path of a bundle of one file with a receipt."""
+    members = {"j/receipt.json": (receipt.encode("ascii"), False), "j/lib/libjemalloc.so.2": (b"x", True)}
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(archive.pack(members))
+    return str(path)
+
+
+def test_unpack(tmp_path: pathlib.Path) -> None:
+    tree, receipt = bundle.unpack(packed(tmp_path, json.dumps(WHOLE)), str(tmp_path))
+    assert receipt == WHOLE
+    assert os.listdir(tree) == ["lib"]
+
+
+@pytest.mark.parametrize("missing", sorted(WHOLE))
+def test_unpack_of_a_receipt_that_lacks_something(tmp_path: pathlib.Path, missing: str) -> None:
+    path = packed(tmp_path, json.dumps({key: value for key, value in WHOLE.items() if key != missing}))
+    with pytest.raises(JemallocError, match="it is no bundle of this collection"):
+        bundle.unpack(path, str(tmp_path))
 
 
 @pytest.mark.parametrize("receipt", NO_BUNDLES)
 def test_unpack_of_what_is_no_bundle(tmp_path: pathlib.Path, receipt: t.Any) -> None:
-    if isinstance(receipt, dict):
-        receipt = json.dumps({"files": {"lib/libjemalloc.so.2": "a"}, "library_sha256": "a", **receipt})
-    members = {"j/receipt.json": (receipt.encode("ascii"), False), "j/lib/libjemalloc.so.2": (b"x", True)}
-    path = tmp_path / "a.tar.gz"
-    path.write_bytes(archive.pack(members))
+    path = packed(tmp_path, json.dumps({**WHOLE, **receipt}) if isinstance(receipt, dict) else receipt)
     with pytest.raises(JemallocError) as caught:
-        bundle.unpack(str(path), str(tmp_path))
+        bundle.unpack(path, str(tmp_path))
     assert str(caught.value) == f"The archive {path} is refused: it is no bundle of this collection."
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import typing as t
 
 import pytest
@@ -56,6 +57,7 @@ def test_installations(
     installed(str(tmp_path / "jemalloc"), "5.3.1")
     assert run() == 0
     text = (tmp_path / "textfile" / "jemalloc.prom").read_text()
+    assert 0 < float(re.findall(r"^jemalloc_collect_duration_seconds (\S+)$", text, re.MULTILINE)[0]) < 600
     assert 'jemalloc_installation_damaged{release="5.3.1"} 0\n' in text
 
 

@@ -61,6 +61,7 @@ def test_the_same_sources_make_the_same_file(tmp_path: pathlib.Path) -> None:
         members = archive.infolist()
     assert [member.filename for member in members] == sorted(member.filename for member in members)
     assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
+    assert {(member.create_system, member.external_attr >> 16) for member in members} == {(3, 0o644)}
 
 
 def test_it_has_what_it_needs_and_no_more() -> None:

@@ -267,6 +267,15 @@ def test_real_ones(prefix: str, tmp_path: pathlib.Path, library: pathlib.Path) -
             assert (found.malloc_conf, found.preloads) == ("narenas:2", str(mapped))
 
 
+def sees_mapped_files() -> bool:
+    """Whether this process may look at what is mapped, which takes a capability that root in a container lacks."""
+    directory = "/proc/self/map_files"
+    try:
+        return bool(os.stat(f"{directory}/{os.listdir(directory)[0]}"))
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("place", ["9.9.9", ".staging/tmpx/9.9.9", ".staging/tmpx/tree"])
 def test_real_ones_whose_library_is_gone(prefix: str, place: str) -> None:
     ours = f"{prefix}/9.9.9/lib/libjemalloc.so.2"
@@ -277,8 +286,8 @@ def test_real_ones_whose_library_is_gone(prefix: str, place: str) -> None:
         shutil.rmtree(f"{prefix}/{place}")
         found = real(pid, prefix).allocator
     assert (found.kind, found.deleted) == ("jemalloc", True)
-    if not place.endswith("tree") or os.geteuid() == 0:  # the name is gone as well: only root sees what is mapped
-        assert found.label == "jemalloc 9.9.9"
+    known = not place.endswith("tree") or sees_mapped_files()  # else its name is gone as well
+    assert found.label == ("jemalloc 9.9.9" if known else "jemalloc unknown")
 
 
 C = '#include <unistd.h>\nconst char *volatile text = "%s";\nint main(void) { write(1, "up", 2); return pause(); }\n'

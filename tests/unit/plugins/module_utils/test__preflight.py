@@ -38,7 +38,7 @@ def run(
 
 def compiled(tmp_path: pathlib.Path, text: str) -> str:
     """Compile a library."""
-    (tmp_path / "a.c").write_text(text)
+    (tmp_path / "a.c").write_text(f"#include <stdlib.h>\n#include <unistd.h>\n{text}\n")
     path = str(tmp_path / "libjemalloc.so.2")
     subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", path, str(tmp_path / "a.c")], check=True)
     return path

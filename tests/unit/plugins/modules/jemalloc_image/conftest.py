@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -93,6 +94,8 @@ class Podman:
         quoted = re.search(r'preload\.jemalloc\.recipe="((?:[^"\\]|\\.)*)"', text)
         labels = {"preload.jemalloc.recipe": re.sub(r"\\(.)", r"\1", t.cast("re.Match[str]", quoted)[1])}
         layer = pathlib.Path(words[-1], "layer.tar").read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+            assert "jemalloc.sh" in {os.path.basename(name) for name in tar.getnames()}
         number = hashlib.sha256(text.encode() + layer).hexdigest()
         self.images[number] = {"Id": number, "Architecture": GO, "Config": {"Labels": labels}, "RepoTags": []}
         with open(given["iidfile"], "w", encoding="ascii") as stream:
