@@ -4,7 +4,7 @@
 """Mutation testing: shows which small changes of plugins/module_utils no unit test notices.
 
 Run it by make mutation ARGS='--sample 300 --seed 1 [_store _files ...]'. The changes are those of cosmic-ray, of which
-only those are taken that would be a mistake somebody makes, and three more. Each is made in a process of its own while
+only those are taken that would be a mistake somebody makes, and four more. Each is made in a process of its own while
 the module is imported, no file is changed, and that process runs the tests that come through the changed line, as
 coverage knows them, until one fails. With --own it runs those in the files with the name of the module, for which
 nothing has to be measured first. All this happens where code that went astray can do no harm: in a PID namespace of its
@@ -53,7 +53,7 @@ LOGIC = """
     ReplaceUnaryOperator_Delete_Not AddNot ReplaceAndWithOr ReplaceOrWithAnd ReplaceTrueWithFalse ReplaceFalseWithTrue
     NumberReplacer
 """
-FLOW = "ReplaceBreakWithContinue ReplaceContinueWithBreak ExceptionReplacer ZeroIterationForLoop"
+FLOW = "ReplaceBreakWithContinue ReplaceContinueWithBreak ZeroIterationForLoop"
 
 
 class DropStatement(Operator):
@@ -91,6 +91,20 @@ class ReturnNone(DropStatement):
         return node
 
 
+class OtherException(DropStatement):
+    """Expects another exception than those that come."""
+
+    def mutation_positions(self, node: t.Any) -> t.Iterator[t.Tuple[t.Any, t.Any]]:
+        """Yield where they are named."""
+        if node.type == "except_clause" and len(node.children) > 1:
+            yield node.children[1].start_pos, node.children[1].end_pos
+
+    def mutate(self, node: t.Any, index: int) -> t.Any:
+        """Name one that nothing here raises."""
+        node.children[1] = get_ast(" ZeroDivisionError")
+        return node
+
+
 class SwapIn(DropStatement):
     """Swaps in and not in."""
 
@@ -112,7 +126,8 @@ def operators() -> t.Dict[str, Operator]:
     names += [f"ReplaceBinaryOperator_{name}" for name in ARITHMETIC.split()]
     names += [*LOGIC.split(), *FLOW.split()]
     found = {name: get_operator(f"core/{name}")() for name in names}
-    return {**found, "DropStatement": DropStatement(), "ReturnNone": ReturnNone(), "SwapIn": SwapIn()}
+    own = (DropStatement(), OtherException(), ReturnNone(), SwapIn())
+    return {**found, **{type(operator).__name__: operator for operator in own}}
 
 
 @dataclasses.dataclass(frozen=True)
