@@ -52,15 +52,18 @@ ON_CONTROLLERS = ("requests", *ON_TARGETS)
 COLLECTION = "ansible_collections/preload/jemalloc"
 HALVES = {"ansible": Path(ansible.__file__).parent, COLLECTION: ROOT}
 
-#: What a shell in a container does first, for unit tests and for those of ansible-test.
-INSTALL = "apt-get -qq update; apt-get -qqy install --no-install-recommends {} >/dev/null"
-COMPILER = INSTALL.format("gcc make libc6-dev")
-SANITY = f"""
-{INSTALL.format("git python3-venv")}
+#: What a shell in a container does: an environment of the packages in $packages by the container's own Python, then
+#: unit tests, or those of ansible-test.
+ENVIRONMENT = """
+apt-get -qq update
+apt-get -qqy install --no-install-recommends gcc git libc6-dev make python3-venv >/dev/null
 git config --global --add safe.directory '*'
 python3 -m venv /tmp/venv
 PATH=/tmp/venv/bin:$PATH
-pip install --quiet "$1"
+pip install --quiet --disable-pip-version-check $packages
+"""
+UNITS = f'{ENVIRONMENT}PYTHONPATH=/halves HYPOTHESIS_STORAGE_DIRECTORY=/tmp/examples exec python "$@"'
+SANITY = f"""{ENVIRONMENT}
 python -c 'from pathlib import Path; import ansible_test; from tests import checkout
 checkout.bring_pip(Path(ansible_test.__file__).parent, Path.home()); checkout.copy(Path("/tmp"))'
 cd /tmp/{COLLECTION}
@@ -150,7 +153,7 @@ def units(core: str, python: str) -> Work:
     def work(log: Log) -> None:
         if is_contained(python):
             packages = (f"ansible-core=={core}.*", *ON_CONTROLLERS)
-            test_in_container(log, python, packages, {COLLECTION: ROOT}, ["tests/unit"])
+            in_container(log, python, packages, {COLLECTION: ROOT}, UNITS, *PYTEST, "tests/unit")
         else:
             log.run(controller(log, core, python) / "python", *PYTEST, "tests/unit")
 
@@ -162,7 +165,7 @@ def sanity(core: str, python: str) -> Work:
 
     def work(log: Log) -> None:
         if is_contained(python):
-            in_container(log, python, SANITY, f"ansible-core=={core}.*", volumes={COLLECTION: ROOT})
+            in_container(log, python, (f"ansible-core=={core}.*",), {COLLECTION: ROOT}, SANITY)
             return
         programs = controller(log, core, python)
         (package,) = programs.parent.glob("lib/python3*/site-packages/ansible_test")
@@ -202,7 +205,7 @@ def target(python: str) -> Work:
 
     def work(log: Log) -> None:
         if python in SUITES:
-            test_in_container(log, python, ON_TARGETS, HALVES, of_hosts())
+            in_container(log, python, ON_TARGETS, HALVES, UNITS, *PYTEST, *of_hosts())
             return
         environment = DIRECTORY / f"target-{python}"
         log.run(interpreter(python), "-m", "venv", "--clear", environment)
@@ -217,26 +220,17 @@ def target(python: str) -> Work:
     return work
 
 
-def test_in_container(
-    log: Log, python: str, packages: t.Sequence[str], halves: t.Mapping[str, Path], tests: t.Sequence[str]
+def in_container(
+    log: Log, python: str, packages: t.Sequence[str], halves: t.Mapping[str, Path], script: str, *arguments: str
 ) -> None:
-    """Run unit tests by the Python of a release of Debian, with packages from the index."""
-    place = DIRECTORY / "packages" / log.path.stem
-    options = ("--quiet", "--upgrade", "--only-binary=:all:", f"--python-version={python}")
-    log.run(sys.executable, "-m", "pip", "install", *options, "--target", place, *packages)
-    variables = ("PYTHONPATH=/halves/packages:/halves", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/examples")
-    script = f'{COMPILER}; exec env {" ".join(variables)} python3 "$@"'
-    in_container(log, python, script, *PYTEST, *tests, volumes={**halves, "packages": place})
-
-
-def in_container(log: Log, python: str, script: str, *arguments: str, volumes: t.Mapping[str, Path]) -> None:
     """Run a shell script in this collection in a container of the release of Debian that has a Python."""
     build = [str(ROOT / ".ci" / "build-image"), SUITES[python]]
     image = subprocess.run(build, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout.split()[-1]
+    variables = ("LC_ALL=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1", f"packages={' '.join(packages)}")
     log.run(
         *("podman", "run", "--rm", "--replace", f"--name=preload-jemalloc-matrix-{python}", "--cap-add=SYS_PTRACE"),
-        *(f"--volume={source}:/halves/{name}:ro" for name, source in volumes.items()),
-        *(f"--env={variable}" for variable in ("LC_ALL=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1")),
+        *(f"--volume={source}:/halves/{name}:ro" for name, source in halves.items()),
+        *(f"--env={variable}" for variable in variables),
         *(*checkout.index_options(), f"--workdir=/halves/{COLLECTION}"),
         *(image, "sh", "-euc", script, "sh", *arguments),
     )
