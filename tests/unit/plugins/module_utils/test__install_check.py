@@ -86,3 +86,13 @@ def test_a_log_that_nobody_can_write(tmp_path: pathlib.Path, monkeypatch: pytest
     monkeypatch.setattr(install, "LOGS", (f"{tmp_path}/missing", str(tmp_path)))
     path = pathlib.Path(install.keep_log("5.3.0", "x"))
     assert (path.parent, path.read_text(), path.stat().st_mode & 0o777) == (tmp_path, "x", 0o600)
+
+
+@pytest.mark.parametrize("commit", ["c0ffee", None])
+def test_what_the_controller_brought_is_tried_first(commit: t.Optional[str]) -> None:
+    release, wish = catalogue.find_release("5.3.0", None), store.Wish("5.3.0", build.Options().as_dict())
+    pushed = {"kind": "source", "path": "/tmp/x", "sha256": "a", "commit": commit, "origin": "the cache"}
+    params = {"bundle": "/b", "method": "source", "options": {}, "origins": ["/o"], "build": "now", "pushed": pushed}
+    found = install.request({**params, "build_packages": False}, release, wish, "/p")
+    brought = source.Candidate("file", "/tmp/x", "a", commit or "", "the cache")
+    assert found == install.Request("/p", release, wish, build.Options(), ["/o"], None, brought, True, False)
