@@ -67,6 +67,16 @@ def test_a_compose_file_again_and_the_way_back(containers: Call, world: World, s
     assert sorted(path.name for path in (world.root / "var/lib").iterdir()) == []
 
 
+def test_the_settings_of_one_service_alone(containers: Call, world: World) -> None:
+    path = world.compose("shop-1", "cache")
+    wanted: t.List[t.Dict[str, t.Any]] = [{"compose": path, "service": name} for name in ("shop", "cache")]
+    assert containers(*wanted)["proved"] == ["cache", "shop"]
+    wanted[0]["malloc_conf"] = {"narenas": 2}
+    changed = containers(*wanted)
+    assert changed["proved"] == ["shop"]
+    assert [each["reason"] for each in changed["containers"]] == ["", "its settings are going to differ"]
+
+
 def test_a_compose_file_that_goes_back(containers: Call, world: World, installed: t.Callable[..., None]) -> None:
     wanted = {"compose": world.compose("shop"), "service": "shop"}
     world.write(refuses="own")
