@@ -205,3 +205,8 @@ def test_since_when(tmp_path: pathlib.Path) -> None:
     fixed = Scope("/b", "host", "", True, (f"{tmp_path}/5.3.1/lib/libjemalloc.so",), changed=1000)
     for scope, since in ((following, 2000), (fixed, 1000), (following._replace(changed=3000), 3000)):
         assert scopes.wish_of(Place("a.service", "system"), [scope], str(tmp_path), "5.3.1").since == since
+
+
+def test_since_when_without_the_link(tmp_path: pathlib.Path) -> None:
+    scope = Scope("/f", "service", "a.service", True, (f"{tmp_path}/current/lib/libjemalloc.so",))
+    assert scopes.wish_of(Place("a.service", "system"), [scope], str(tmp_path), "5.3.1").since == 0
