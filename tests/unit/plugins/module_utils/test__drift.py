@@ -59,6 +59,14 @@ WITHOUT = "runs without jemalloc 5.3.1, which /puma.conf configures:"
                 "written, so something else decides."
             ],
         ),
+        (
+            [process(OLD, started=500)],
+            SERVICE,
+            [
+                "Its process runs with jemalloc 5.2.1, but 5.3.1 is configured: started after that was written, so "
+                "something else decides."
+            ],
+        ),
         # a deleted library
         ([process(GONE)], SERVICE, ["Its process runs with a jemalloc that was removed or replaced since: restart."]),
         ([process(GONE)], NONE, ["Its process runs with a jemalloc that was removed or replaced since: restart."]),

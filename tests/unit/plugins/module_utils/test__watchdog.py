@@ -226,3 +226,10 @@ def test_the_trials_of_this_host() -> None:
     assert watchdog.attempt(ordinary, 30.0) == {}
     proving = [watchdog._proving(trial) for trial in ordinary if trial.kind == "Python"]
     assert list(watchdog.attempt(proving, 30.0).values()) == ["exit status 1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+def test_a_trial_of_a_user_has_no_rights() -> None:
+    command = ("/bin/sh", "-c", '[ "$(id -u):$(id -G)" = 65534:65534 ]')
+    trials = [watchdog.Trial("of root", command), watchdog.Trial("of a user", command, unprivileged=True)]
+    assert [trial.kind for trial in watchdog.attempt(trials)] == ["of root"]
