@@ -191,6 +191,7 @@ def test_without_swap_its_size_is_not_asked_for(proc: Proc) -> None:
         ("Q", (6, 4096, 0, 0), False),
         ("Q", (), False),
         ("I", (1 << 20, 1, 1 << 21), False),
+        ("I", (1 << 20, 1, 1 << 21, 1), False),
     ],
 )
 def test_is_secure(layout: str, entries: t.Sequence[int], expected: bool) -> None:
