@@ -153,38 +153,25 @@ def imported_modules(name: str) -> t.Iterator[str]:
             yield str(node.module)
 
 
-def scalars(found: t.Any) -> t.Iterator[str]:
-    """Return every string in what a YAML file holds."""
-    if isinstance(found, dict):
-        for value in found.values():
-            yield from scalars(value)
-    elif isinstance(found, list):
-        for value in found:
-            yield from scalars(value)
-    elif isinstance(found, str):
-        yield found
+def nodes(found: t.Any) -> t.Iterator[t.Any]:
+    """Return every mapping, list and scalar in what a YAML file holds."""
+    yield found
+    if isinstance(found, (dict, list)):
+        for value in found.values() if isinstance(found, dict) else found:
+            yield from nodes(value)
 
 
 def test_playbooks_and_role_stay_in_their_rooms() -> None:
     names = [name for name in OUR_YAML if name.startswith(("playbooks/", "roles/"))]
     assert names
-    paths = {name: [each for each in scalars(yaml.safe_load(read(name))) if "../" in each] for name in names}
-    assert {name: found for name, found in paths.items() if found} == {}
-
-
-def keys(found: t.Any) -> t.Iterator[str]:
-    """Return every key in what a YAML file holds."""
-    if isinstance(found, dict):
-        yield from found
-        found = list(found.values())
-    if isinstance(found, list):
-        for value in found:
-            yield from keys(value)
+    found = {name: [each for each in nodes(yaml.safe_load(read(name))) if isinstance(each, str)] for name in names}
+    assert {name: paths for name in names if (paths := [each for each in found[name] if "../" in each])} == {}
 
 
 def test_role_hides_no_failure_and_leaves_work_to_modules() -> None:
     names = [name for name in OUR_YAML if name.startswith(("playbooks/", "roles/"))]
-    used = {name: {key.rpartition(".")[2] for key in keys(yaml.safe_load(read(name)))} for name in names}
+    mappings = {name: [each for each in nodes(yaml.safe_load(read(name))) if isinstance(each, dict)] for name in names}
+    used = {name: {key.rpartition(".")[2] for each in mappings[name] for key in each} for name in names}
     assert {name: found for name in names if (found := used[name] & NOT_IN_ROLE)} == {}
 
 
