@@ -30,7 +30,6 @@ attributes:
     support: full
   idempotent:
     description: When run twice in a row without a change outside, the second run changes nothing, and builds nothing.
-    support: full
 options:
   base:
     description: The image to start from, by its name or id. It must not be one that this module made.

@@ -40,7 +40,6 @@ attributes:
     support: none
   idempotent:
     description: When run twice on the same results, the second run changes nothing.
-    support: full
 options:
   variable:
     description: The variable that M(preload.jemalloc.jemalloc_info) was registered as on each host.

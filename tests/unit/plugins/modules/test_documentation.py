@@ -64,6 +64,12 @@ def arguments_of(name: str) -> t.Dict[str, t.Any]:
     return copy.deepcopy(jemalloc_report.ARGUMENTS if name == "jemalloc_report" else module_of(name).ARGUMENTS)
 
 
+def examples_of(name: str) -> t.List[t.Dict[str, t.Any]]:
+    """Return the arguments of a module in each of its examples; other tasks may stand beside it there."""
+    key = f"preload.jemalloc.{name}"
+    return [task[key] or {} for task in yaml.safe_load(module_of(name).EXAMPLES) if key in task]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_documented_as_they_are(name: str) -> None:
     assert described(options_of(name)) == declared(arguments_of(name))
@@ -71,19 +77,15 @@ def test_arguments_are_documented_as_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_that_is_to_be_set_has_an_example(name: str) -> None:
-    tasks = [task for task in yaml.safe_load(module_of(name).EXAMPLES) if f"preload.jemalloc.{name}" in task]
-    used = [task[f"preload.jemalloc.{name}"] or {} for task in tasks]
     settable = {key for key, option in options_of(name).items() if "it is not to be set" not in str(option)}
-    assert settable - {key for arguments in used for key in arguments} == set()
+    assert settable - {key for given in examples_of(name) for key in given} == set()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_examples_are_what_the_module_takes(name: str) -> None:
-    for task in yaml.safe_load(module_of(name).EXAMPLES):
-        given = task.get(f"preload.jemalloc.{name}") or {}
+    for given in examples_of(name):
         templates = {key for key, value in given.items() if "{{" in str(value)}
         arguments = {key: value for key, value in arguments_of(name).items() if key not in templates}
         plain = {key: value for key, value in given.items() if key not in templates}
         assert templates <= set(arguments_of(name))
-        if f"preload.jemalloc.{name}" in task:
-            assert ArgumentSpecValidator(arguments).validate(plain).error_messages == []
+        assert ArgumentSpecValidator(arguments).validate(plain).error_messages == []
