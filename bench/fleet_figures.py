@@ -11,6 +11,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from ansible_collections.preload.jemalloc.plugins.plugin_utils._words import count
+
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
@@ -63,7 +65,9 @@ def promises(found: t.Sequence[Figures]) -> list[str]:
     for size in sizes:
         ours, floor = by.get(("ours", "second", size)), by.get(("two pings", "second", size))
         if ours and floor:
-            lines.append(f"- Second run on {hosts(size)}: {ours.wall / floor.wall:.2f} times two pings (at most 1.25).")
+            lines.append(
+                f"- Second run on {count(size, 'host')}: {ours.wall / floor.wall:.2f} times two pings (at most 1.25)."
+            )
     slopes = {
         way: slope([(each.hosts, each.wall) for each in found if (each.way, each.phase) == (way, "second")])
         for way in ("ours", "two pings")
@@ -77,22 +81,19 @@ def promises(found: t.Sequence[Figures]) -> list[str]:
     for size in sizes:
         ours, peer = by.get(("ours, from nothing", "first", size)), by.get(("peer", "first", size))
         if ours and peer:
-            lines.append(f"- First run on {hosts(size)}: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
+            lines.append(
+                f"- First run on {count(size, 'host')}: {peer.cpu / ours.cpu:.1f} times less CPU than the peer."
+            )
         ours, peer = by.get(("ours, from nothing", "upgrade", size)), by.get(("peer", "upgrade", size))
         if ours and peer:
-            lines.append(f"- Upgrade on {hosts(size)}: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
+            lines.append(f"- Upgrade on {count(size, 'host')}: {peer.cpu / ours.cpu:.1f} times less CPU than the peer.")
         ours, package = by.get(("ours", "first, cached", size)), by.get(("package", "first", size))
         if ours and package:
             lines.append(
-                f"- First run on {hosts(size)} from the cache: {ours.wall / package.wall:.2f} times the wall time of "
-                "the package (at most 1)."
+                f"- First run on {count(size, 'host')} from the cache: {ours.wall / package.wall:.2f} times the wall "
+                "time of the package (at most 1)."
             )
     return lines
-
-
-def hosts(size: int) -> str:
-    """Return a number of hosts as people say it."""
-    return f"{size} host{'' if size == 1 else 's'}"
 
 
 def slope(points: t.Sequence[tuple[int, float]]) -> float:
