@@ -101,8 +101,8 @@ def prove(job: Job, unit: str, version: t.Optional[str], prefix: str, timeout: f
     Two looks in a row must find it, and the same main processes, as in the proof of services.
     """
 
-    def look(name: str) -> restarts.Look:
-        return _look(job, name, version, prefix, proc)
+    def look(units: t.Sequence[str]) -> t.Dict[str, restarts.Look]:
+        return {name: _look(job, name, version, prefix, proc) for name in units}
 
     return restarts.unsettled(look, [unit], timeout).get(unit, "")
 

@@ -76,7 +76,8 @@ class Fake:
             if "MainPID,NRestarts" in self.calls[-1]:
                 self.looks += 1
                 self.at_look(self.looks)
-            return 0, f"ActiveState={self.state}\nMainPID={self.pid}\nNRestarts={self.again}\nKillMode=control-group\n"
+            shown = {"Names": PUMA, "ActiveState": self.state, "MainPID": self.pid, "NRestarts": self.again}
+            return 0, "".join(f"{name}={value}\n" for name, value in shown.items())
         if "restart" in arguments:
             profiled = os.path.exists(self.plan.drop_in)
             if self.broken_with if profiled else self.broken_without:

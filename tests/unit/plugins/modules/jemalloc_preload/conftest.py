@@ -22,7 +22,7 @@ while [ "$1" != -- ]; do shift; done; shift
 for unit; do
   state=loaded
   case $unit in missing*|no-command*|tool*) state=not-found ;; esac
-  printf 'Id=%s\\nLoadState=%s\\nActiveState=active\\n' "$unit" "$state"
+  printf 'Id=%s\\nNames=%s\\nLoadState=%s\\nActiveState=active\\n' "$unit" "$unit" "$state"
   case $unit in
     own.timer) printf 'Triggers=cleanup.service\\nAccept=no\\n\\n'; continue ;;
     own.socket) printf 'Triggers=own@9.service\\nAccept=yes\\n\\n'; continue ;;
