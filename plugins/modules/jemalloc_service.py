@@ -70,7 +70,9 @@ options:
     type: path
     default: /opt/jemalloc
   timeout:
-    description: Seconds that a service may take to start, and again to show the proof.
+    description:
+      - Seconds that a service may take to start, and again to show the proof.
+      - A service that looks good when this time is over gets its second look, however long one look at all takes.
     type: int
     default: 60
 seealso:
