@@ -51,7 +51,7 @@ def _expose(
     try:
         with changes_util.applied(own):
             labels.restore(host.run, [change.path for change in own if change.after is not None and not change.link])
-            _check(activate.reload_systemd(host, None))
+            _check(activate.reload_systemd(host, None, users=False))
             _systemctl(host, "restart", timer.SERVICE)
             _prove(directory, before)
             _systemctl(host, "restart", timer.TIMER)
@@ -81,7 +81,7 @@ def withdraw(host: Host, changes: t.Sequence[changes_util.Change]) -> None:
         raise
     _remove_directory()
     if loaded:
-        _check(activate.reload_systemd(host, None))
+        _check(activate.reload_systemd(host, None, users=False))
         host.run(["systemctl", "reset-failed", timer.SERVICE])
 
 
@@ -111,7 +111,7 @@ def _go_back(host: Host, directory: untrusted.Directory, was_there: bool, was_ac
     if not was_there:
         with contextlib.suppress(OSError):  # a file system that lets nobody write holds none of ours either
             directory.remove(collector.FILE)
-    activate.reload_systemd(host, None)
+    activate.reload_systemd(host, None, users=False)
     host.run(["systemctl", "restart" if was_active else "stop", timer.TIMER])
     host.run(["systemctl", "reset-failed", timer.SERVICE])
 
