@@ -142,8 +142,15 @@ def _in_scopes(run: Run, staging: str) -> Run:
     ) -> t.Tuple[int, str]:
         # each has a name of its own: that of the one before may not be free yet
         unit = f"{_scope(staging)}{os.getpid()}-{next(numbers)}.scope"
-        command = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={unit}", "--", *arguments]
-        return run(command, directory, data)
+        command = [
+            "systemd-run",
+            "--scope",
+            "--quiet",
+            "--collect",
+            f"--unit={unit}",
+            "--description=Build of jemalloc",
+        ]
+        return run([*command, "--", *arguments], directory, data)
 
     status, _output = scoped(["/usr/bin/env", "true"], "/")
     return run if status else scoped
