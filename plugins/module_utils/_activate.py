@@ -101,15 +101,19 @@ def watch(change: changes_util.Change, prefix: str) -> None:
         )
 
 
-def reload_systemd(host: Host, changes: t.Optional[t.Sequence[changes_util.Change]]) -> str:
-    """Let systemd read its files again when one of them changed, None: in any case; return why it could not."""
+def reload_systemd(host: Host, changes: t.Optional[t.Sequence[changes_util.Change]], users: bool = True) -> str:
+    """Let systemd read its files again when one of them changed, None: in any case; return why it could not.
+
+    Users' own systemd read those of users, unless no file can be one of theirs. One that does not answer is left alone.
+    """
     paths = [change.path for change in changes or () if "/systemd/" in change.path]
     if not systemd.is_running() or (changes is not None and not paths):
         return ""
     status, output = host.run(["systemctl", "daemon-reload"])
     if status:
         return f"systemctl daemon-reload ended with {status}: {output.strip()}"
-    if changes is None or any(places.is_user_drop_in(path) for path in paths):
+    if users and (changes is None or any(places.is_user_drop_in(path) for path in paths)):
+        run = systemd.asking_once(host.run, host.warn)
         for uid in systemd.user_managers():
-            host.run([*systemd.command(uid), "daemon-reload"])
+            run([*systemd.command(uid), "daemon-reload"], None, None)
     return ""

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import glob
 import os
-import pwd
 import re
 import shutil
-import sys
 import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils import _sandbox as sandbox
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 #: Runs a command: arguments, working directory, standard input; returns exit status and everything it printed.
@@ -67,52 +66,6 @@ class Options:
     def as_dict(self) -> t.Dict[str, t.Any]:
         """Return them as a receipt holds them."""
         return {"cxx": self.cxx, "prof": self.prof, "lg_page": self.lg_page}
-
-
-# Users of systemd's range for dynamic ones (systemd.io/UIDS-GIDS): no distribution gives an account such a number.
-_DYNAMIC_USERS = range(61184, 65520)
-
-# The program that becomes such a user; a target has no other tool for that in common.
-_BECOME = (
-    "import os, sys; user = int(sys.argv[1]); os.setgroups([]); os.setgid(user); os.setuid(user); "
-    "os.execv(sys.argv[2], sys.argv[2:])"
-)
-
-
-def unprivileged(run: Run, directory: str) -> t.List[str]:
-    """Give a directory to a user that nobody is; return the words in front of a command that run it as that user.
-
-    None for a caller who is not root, and where such a user cannot reach the directory: below a prefix that is closed
-    to others, or in a container that maps no such user.
-    """
-    if os.geteuid() != 0:
-        return []
-    user = next(number for number in _DYNAMIC_USERS if not _is_taken(number))
-    command = [sys.executable, "-I", "-c", _BECOME, str(user)]
-    try:
-        for parent, _directories, names in os.walk(directory):
-            for path in [parent, *(os.path.join(parent, name) for name in names)]:
-                os.lchown(path, user, user)
-    except OSError:  # EINVAL: the container does not map it
-        return []
-    status, _output = run([*command, _ENV, "test", "-w", directory], "/", None)
-    return [] if status else command
-
-
-def _is_taken(user: int) -> bool:
-    """Whether a number belongs to an account or to a process."""
-    try:
-        pwd.getpwuid(user)
-    except KeyError:
-        return any(_owner(name) == user for name in os.listdir("/proc") if name.isdigit())
-    return True
-
-
-def _owner(pid: str) -> int:
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:  # it ended meanwhile
-        return 0
 
 
 def configure_arguments(release: catalogue.Release, machine: str, options: Options, prefix: str) -> t.List[str]:
@@ -189,14 +142,14 @@ def install_packages(run: Run, packages: t.Sequence[str], manager: str) -> None:
 def build(run: Run, work: str, source: str, release: catalogue.Release, commit: str, arguments: t.Sequence[str]) -> str:
     """Configure, make and install a source into a DESTDIR in work, which holds the source; return the DESTDIR.
 
-    Only the shared library and the scripts are built: no static library, no documentation. When the caller is root
-    all of it runs as a user without rights to anything else.
+    Only the shared library and the scripts are built: no static library, no documentation. All commands run in the
+    sandbox of work, which is two levels below the prefix's staging area.
     """
     write_version(source, release, commit)
     destination, temporary = os.path.join(work, "root"), os.path.join(work, "tmp")
     os.mkdir(temporary)
-    become = unprivileged(run, work)
-    take_steps(run, source, release, [*become, *environment(temporary)], steps(source, destination, arguments))
+    with sandbox.sandboxed(run, os.path.dirname(os.path.dirname(work)), work) as inside:
+        take_steps(inside, source, release, environment(temporary), steps(source, destination, arguments))
     return destination
 
 

@@ -14,8 +14,8 @@ import typing as t
 
 _LINE = re.compile(r"^[0-9]+:(?:|name=systemd):(/.*)$", re.MULTILINE)
 
-#: Matches the unit that is a user's own systemd.
-USER_MANAGER = re.compile(r"user@([0-9]{1,10})\.service")
+# The unit that is a user's own systemd.
+_USER_MANAGER = re.compile(r"user@([0-9]{1,10})\.service")
 
 # Units that can have processes, systemd.unit(5).
 _UNIT = re.compile(r".+\.(?:service|scope|socket|mount|swap)")
@@ -56,6 +56,12 @@ def place_of(cgroup: str, own: t.Sequence[str] = ()) -> Place:
     return next((place for place in found if place.scope != "none"), Place())
 
 
+def unit_of(cgroup: str) -> t.Tuple[str, t.Optional[int]]:
+    """Return the unit of a /proc/PID/cgroup in the host or container that it is in, and whose own systemd runs it."""
+    found = (_unit(parts, _containers(parts)) for parts in paths(cgroup))
+    return next((each for each in found if each[0]), ("", None))
+
+
 def containers(cgroup: str) -> t.Tuple[str, ...]:
     """Return the containers that a /proc/PID/cgroup leads through, the outermost first."""
     found = [tuple(name for _index, name in _containers(parts)) for parts in paths(cgroup)]
@@ -67,16 +73,26 @@ def _place(parts: t.Sequence[str], own: t.Sequence[str]) -> Place:
     names = [name for _index, name in inside]
     if names[: len(own)] == list(own):  # what is beside us in our own container is a process of this host
         names = names[len(own) :]
-    rest = parts[inside[-1][0] + 1 :] if inside else parts
-    units = [(index, part) for index, part in enumerate(rest) if _UNIT.fullmatch(part)]
-    unit = units[-1][1] if units else ""
-    managers = [USER_MANAGER.fullmatch(part) for _index, part in units[:-1]]
-    uids = [int(manager.group(1)) for manager in managers if manager]
+    unit, uid = _unit(parts, inside)
     if names:
-        return Place(unit, "container", "/".join(names), uids[-1] if uids else None)
-    if uids:
-        return Place(unit, "user", "", uids[-1])
+        return Place(unit, "container", "/".join(names), uid)
+    if uid is not None:
+        return Place(unit, "user", "", uid)
     return Place(unit, "system") if unit else Place()
+
+
+def _unit(parts: t.Sequence[str], inside: t.Sequence[t.Tuple[int, str]]) -> t.Tuple[str, t.Optional[int]]:
+    """Return the unit that a path leads to in its innermost container, and the user whose own systemd runs it.
+
+    As in systemd's cg_path_get_unit() and cg_path_get_user_unit() the first unit counts, in the part that belongs to a
+    user's systemd the first one there. Only root, or that user, can make groups in front of it. What follows it a
+    service with Delegate= names as it likes.
+    """
+    units = filter(_UNIT.fullmatch, parts[inside[-1][0] + 1 :] if inside else parts)
+    first = next(units, "")
+    manager = _USER_MANAGER.fullmatch(first)
+    unit = next(units, "") if manager else ""
+    return (unit, int(manager.group(1))) if manager and unit else (first, None)
 
 
 def _containers(parts: t.Sequence[str]) -> t.List[t.Tuple[int, str]]:

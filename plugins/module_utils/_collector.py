@@ -10,15 +10,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 import typing as t
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _info as info
 from ansible_collections.preload.jemalloc.plugins.module_utils import _metrics as metrics
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _untrusted as untrusted
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 #: The service that runs this; it is no part of the host that it measures, and new at each run.
@@ -33,13 +32,15 @@ _GATHERED = ("installations", "processes")
 def collect(prefix: str, directory: str) -> None:
     """Replace the file with the metrics of this moment, in one step.
 
-    Raises JemallocError for a prefix that cannot hold a store, and OSError.
+    Raises JemallocError for a prefix that cannot hold a store and a directory that another user leads elsewhere, and
+    OSError.
     """
     begin = time.monotonic()
     result = info.gather(store.check_prefix(prefix), _GATHERED)
     result["units"] = [unit for unit in result["units"] if (unit["name"], unit["scope"]) != (SERVICE, "system")]
     text = metrics.render(result, time.monotonic() - begin)
-    files.write_file(os.path.join(directory, FILE), text.encode("utf-8", "replace"))
+    with untrusted.Directory(directory) as metrics_directory:
+        metrics_directory.replace(FILE, text.encode("utf-8", "replace"))
 
 
 def main(arguments: t.Optional[t.Sequence[str]] = None) -> int:

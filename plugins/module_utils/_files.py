@@ -17,6 +17,7 @@ import glob
 import hashlib
 import os
 import shutil
+import stat
 import time
 import typing as t
 
@@ -87,9 +88,16 @@ def write_file(path: str, data: bytes, mode: int = 0o644) -> None:
     sync_directory(os.path.dirname(path))
 
 
-def write_new(path: str, data: bytes, mode: int = 0o644, owner: t.Optional[t.Tuple[int, int]] = None) -> None:
-    """Write a file that is not there yet, durably; owner is a user and a group by number."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+def write_new(
+    path: str,
+    data: bytes,
+    mode: int = 0o644,
+    owner: t.Optional[t.Tuple[int, int]] = None,
+    directory: t.Optional[int] = None,
+) -> None:
+    """Write a file that is not there yet, durably; owner is a user and a group by number, directory an open one."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o600, dir_fd=directory)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(data)
         stream.flush()
@@ -117,10 +125,15 @@ def temporary_name(path: str) -> str:
 
     The name is always the same for a path, so that what a killed run left is found and cleared by the next one.
     """
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}{TEMPORARY_SUFFIX}")
+    temporary = prepared_name(path)
     remove_file(temporary)
     return temporary
+
+
+def prepared_name(path: str) -> str:
+    """Return the name under which path is prepared."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}{TEMPORARY_SUFFIX}")
 
 
 def remove_file(path: str) -> None:
@@ -167,12 +180,20 @@ def wait_for_lock(path: str, timeout: float) -> t.Optional[int]:
 
 
 def read_text(path: str) -> t.Optional[str]:
-    """Return a text file's content, None when it is not there; bytes that are no UTF-8 survive a round trip."""
+    """Return a text file's content, None when it is not there; bytes that are no UTF-8 survive a round trip.
+
+    A pipe and a device have none: a service's own user may have put them there, to be waited for or read without end.
+    """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            return stream.read()
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=_without_waiting) as stream:
+            return stream.read() if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else ""
     except FileNotFoundError:
         return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe is opened without its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def exchange(one: str, other: str) -> bool:

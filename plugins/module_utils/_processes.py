@@ -70,14 +70,13 @@ def _cgroup(name: str, proc: str) -> bytes:
 
 
 def member_of(cgroup: str, units: t.Collection[t.Tuple[str, bool]]) -> t.Optional[Member]:
-    """Return which of the units a /proc/PID/cgroup belongs to; the last component counts, as groups can be nested."""
-    for parts in cgroups.paths(cgroup):
-        for index in reversed(range(len(parts))):
-            managers = [match for match in map(cgroups.USER_MANAGER.fullmatch, parts[:index]) if match]
-            uid = int(managers[-1].group(1)) if managers else None
-            for unit in (parts[index], template_of(parts[index])):
-                if (unit, uid is not None) in units:
-                    return Member(unit, parts[index], uid)
+    """Return which of the units a /proc/PID/cgroup belongs to: a unit of a user's systemd, or that systemd itself."""
+    name, uid = cgroups.unit_of(cgroup)
+    owners = [(name, uid)] if uid is None else [(name, uid), (f"user@{uid}.service", None)]
+    for name, uid in owners:
+        for unit in (name, template_of(name)):
+            if (unit, uid is not None) in units:
+                return Member(unit, name, uid)
     return None
 
 
@@ -151,18 +150,7 @@ def memory_of(pid: int, proc: str = "/proc") -> int:
         return 1024 * sum(map(int, _PSS.findall(stream.read())))
 
 
-def working_in(directory: str, proc: str = "/proc") -> t.List[int]:
-    """Return the processes whose working directory is below a directory, also where that was deleted."""
-    found = []
-    for name in os.listdir(proc):
-        if name.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile, or is somebody else's
-                inside = os.readlink(os.path.join(proc, name, "cwd")).startswith(f"{directory}/")
-                found += [int(name)] if inside and _has_our_root(name, proc) else []
-    return found
-
-
-def _has_our_root(name: str, proc: str) -> bool:
+def has_our_root(name: str, proc: str) -> bool:
     """Whether a process sees the same files below / as this one: that of a container has paths of its own."""
     return os.path.samefile(os.path.join(proc, name, "root"), "/")
 
@@ -193,5 +181,5 @@ def mapping(path: str, proc: str = "/proc") -> t.List[int]:
                     maps_it = f" {path}\n" in stream.read()
                 with open(os.path.join(proc, name, "environ"), encoding="utf-8", errors="replace") as stream:
                     asked_for = "LD_PRELOAD=" in stream.read()
-                found += [int(name)] if maps_it and not asked_for and _has_our_root(name, proc) else []
+                found += [int(name)] if maps_it and not asked_for and has_our_root(name, proc) else []
     return found

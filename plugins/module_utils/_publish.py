@@ -13,22 +13,18 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import tempfile
 import time
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _sandbox as sandbox
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _wrapper as wrapper
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 #: Seconds to wait for another run that writes to the same store; the slowest build takes a few minutes.
 LOCK_TIMEOUT = 1800
-
-# How often processes that a killed run left are told to end, with 0.05 s between; usually once is enough.
-_ENDINGS = 200
 
 #: The steps back from what was done to a store, taken in reverse order when something fails.
 Undo = contextlib.ExitStack
@@ -54,7 +50,8 @@ def locked(prefix: str, timeout: t.Optional[float] = None) -> t.Iterator[Undo]:
                 os.rmdir(prefix)
         raise
     try:
-        _end_builds(os.path.realpath(f"{prefix}/{store.STAGING}"))
+        if os.path.isdir(f"{prefix}/{store.STAGING}"):
+            sandbox.end(f"{prefix}/{store.STAGING}")
         for left in store.leftovers(prefix):
             files.remove_tree(left)
         with contextlib.ExitStack() as undo:
@@ -73,19 +70,6 @@ def clear_leftovers(prefix: str) -> None:
     if store.leftovers(prefix):
         with contextlib.suppress(JemallocError, OSError), locked(prefix, timeout=0):
             pass
-
-
-def _end_builds(staging: str) -> None:
-    """End what the build of a killed run still does: it would go on writing into what is about to be removed."""
-    for _attempt in range(_ENDINGS):
-        working = processes.working_in(staging)
-        if not working:
-            return
-        for pid in working:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
-    raise JemallocError(f"Processes that work in {staging} do not end: {', '.join(map(str, working))}; end them.")
 
 
 def _acquire(prefix: str, timeout: float) -> int:
@@ -125,14 +109,12 @@ def _remove_prefix(prefix: str) -> None:
 def stage(prefix: str) -> str:
     """Return a new directory in the store's own file system, so that what is made there can be renamed.
 
-    Others may pass through it, not read or write it: the user that builds has a directory of its own in it.
+    It is closed to others, who could sit in it; the sandbox of a build lets its own user pass.
     """
     staging = f"{prefix}/{store.STAGING}"
-    os.makedirs(staging, exist_ok=True)
-    os.chmod(staging, 0o711)
-    directory = tempfile.mkdtemp(dir=staging)
-    os.chmod(directory, 0o711)
-    return directory
+    os.makedirs(staging, 0o700, exist_ok=True)
+    os.chmod(staging, 0o700)
+    return tempfile.mkdtemp(dir=staging)
 
 
 def complete(tree: str, prefix: str, receipt: t.Mapping[str, t.Any]) -> None:

@@ -209,9 +209,9 @@ class Look(t.NamedTuple):
 
 def restart(run: Run, service: Service, timeout: int) -> str:
     """Restart a service; return why that failed, or nothing."""
-    command = ["timeout", str(timeout), *systemd.command(service.uid), "restart", "--", service.name]
+    command = [*systemd.command(service.uid, timeout), "restart", "--", service.name]
     status, output = run(command, None, None)
-    if status == 124:
+    if status in systemd.TIMED_OUT:
         return f"it did not start within {timeout} s"
     if status:
         return f"it did not start: {output.strip().splitlines()[0] if output.strip() else status}"
@@ -321,10 +321,9 @@ def end_start(run: Run, service: Service) -> None:
     """
     if service.shown(run).get("ActiveState") != "activating":
         return
-    command = systemd.command(service.uid)
-    status, _output = run(["timeout", str(GRACE), *command, "stop", "--", service.name], None, None)
+    status, _output = run([*systemd.command(service.uid, GRACE), "stop", "--", service.name], None, None)
     if status:
-        run([*command, "kill", "--signal=SIGKILL", "--", service.name], None, None)
+        run([*systemd.command(service.uid), "kill", "--signal=SIGKILL", "--", service.name], None, None)
 
 
 def journal(run: Run, service: Service, count: int = 3) -> str:

@@ -107,7 +107,7 @@ def planned(
 
 def running(host: Host, *arguments: t.Any) -> t.Dict[str, t.Any]:
     """Return the services that run, and those of them that have to be restarted."""
-    found = restarts.running(host.run, *arguments)
+    found = restarts.running(systemd.asking_once(host.run, host.warn), *arguments)
     keys = ("name", "version", "uid", "unit")
     return {
         "services": [{key: each[key] for key in keys} for each in found],

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from ansible_collections.preload.jemalloc.plugins.module_utils import _collector as collector
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils import _untrusted as untrusted
 from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -129,7 +131,21 @@ def check_directory(directory: str) -> str:
             f"directory: {directory} is not there, so no exporter reads it; install prometheus-node-exporter first, or "
             "name what your exporter has as --collector.textfile.directory."
         )
+    reason = refusal(directory)
+    if reason:
+        raise JemallocError(f"directory: {reason}")
     return directory
+
+
+def refusal(directory: str) -> str:
+    """Return why nothing is read or written in a directory, where another user may lead its path elsewhere."""
+    try:
+        with untrusted.Directory(directory):
+            return ""
+    except JemallocError as error:
+        return str(error)
+    except OSError:  # it is not there, or not readable: that is said where it is needed
+        return ""
 
 
 def check_interval(interval: str) -> str:
@@ -204,8 +220,11 @@ def _target(path: str) -> t.Optional[str]:
 
 
 def _without_metrics(directory: str) -> Change:
-    path = os.path.join(directory, collector.FILE)
-    return Change(path, files.read_text(path), None)
+    """Return the removal of the metrics, which stands in the plan only: their directory is not root's alone."""
+    before = None
+    with contextlib.suppress(JemallocError, OSError), untrusted.Directory(directory) as metrics_directory:
+        before = "" if metrics_directory.identity(collector.FILE) else None
+    return Change(os.path.join(directory, collector.FILE), before, None)
 
 
 def shown(change: Change) -> t.Dict[str, str]:

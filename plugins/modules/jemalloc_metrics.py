@@ -159,6 +159,9 @@ def present(module: AnsibleModule, host: Host) -> t.Tuple[t.Dict[str, t.Any], t.
 def absent(module: AnsibleModule, host: Host) -> t.Tuple[t.Dict[str, t.Any], t.Callable[[], None]]:
     """Return the result, which check mode and the real run share, and what carries it out."""
     changes = timer.plan_absent(module.params["directory"])
+    refusal = timer.refusal(timer.installed_directory() or module.params["directory"])
+    if refusal:
+        host.warn(refusal)
 
     def carry_out() -> None:
         expose.withdraw(host, changes)

@@ -138,18 +138,25 @@ ARGUMENTS = {
 }
 
 
-def run(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[restarts.Failure]]:
-    """Restart and prove; return the services that are proved and those that are not."""
+def carry_out(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[restarts.Failure]]:
+    """Restart and prove; return the services that are proved and those that are not.
+
+    Those of a user whose systemd does not answer are left alone.
+    """
     params = module.params
     prefix = store.check_prefix(params["prefix"])
     services = [service_of(entry) for entry in params["services"]]
     systemd.units(host.run, [systemd.Wanted(service.name) for service in services if service.uid is None])
     if module.check_mode:
         return [], []
+    run = systemd.asking_once(host.run, host.warn)
+    users = {service.uid for service in services if service.uid is not None}
+    silent = {uid for uid in users if not systemd.answers(run, uid)}
+    services = [service for service in services if service.uid not in silent]
     if params["state"] == "restarted":
-        return restarts.restart_and_prove(host.run, services, prefix, params["timeout"])
+        return restarts.restart_and_prove(run, services, prefix, params["timeout"])
     limit = None if params["memory_limit"] is None else params["memory_limit"] << 20
-    reasons = restarts.prove_health(host.run, services, prefix, params["timeout"], limit)
+    reasons = restarts.prove_health(run, services, prefix, params["timeout"], limit)
     failures = [restarts.Failure(service, reason) for service, reason in reasons.items()]
     return [str(service) for service in services if service not in reasons], failures
 
@@ -165,14 +172,15 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     restarted = module.params["state"] == "restarted"
     try:
-        proved, failures = run(module, Host(module))
+        proved, failures = carry_out(module, Host(module))
     except JemallocError as error:
         module.fail_json(msg=str(error), proved=[])
     except PermissionError as error:
         module.fail_json(msg=of_system(error, "this host"), proved=[])
     if failures:
         module.fail_json(msg=" | ".join(map(str, failures)), changed=restarted, proved=proved)
-    module.exit_json(changed=restarted and bool(module.params["services"]), proved=proved)
+    restarts_any = module.params["services"] if module.check_mode else proved
+    module.exit_json(changed=restarted and bool(restarts_any), proved=proved)
 
 
 if __name__ == "__main__":

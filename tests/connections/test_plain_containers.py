@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import subprocess
 import typing as t
+from pathlib import Path
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _sandbox as sandbox
 from tests.connections.lab import Container
 from tests.fleet.lab import wait_until
 
@@ -168,11 +170,15 @@ def test_a_container_of_such_an_image(container: Container, release: Release, co
 
 
 @pytest.mark.parametrize("container", ["podman"], indirect=True)
-def test_a_container_is_not_its_host(container: Container) -> None:
-    directory = "/opt/jemalloc/.staging/preload-jemalloc-connections"
+def test_a_container_is_not_its_host(container: Container, tmp_path: Path) -> None:
+    directory = tmp_path / "work"
+    directory.mkdir()
     script = f"mkdir -p {directory} && cd {directory} && exec sleep 300"
     container.run("podman", "exec", "--detach", container.name, "sh", "-c", script)
-    look = "for each in /proc/[0-9]*/cwd; do readlink $each; done | grep -c '^/opt/jemalloc/.staging/' || true"
+    look = f"for each in /proc/[0-9]*/cwd; do readlink $each; done | grep -cx '{directory}' || true"
     wait_until(lambda: container.shell(look).strip() == "1")
     # What ends the build of a run that was killed must not take the container's for one of its own.
-    assert processes.working_in("/opt/jemalloc/.staging") == []
+    assert sandbox.leftovers(str(tmp_path), [0]) == []
+    with subprocess.Popen(["sleep", "300"], cwd=directory) as own:
+        assert sandbox.leftovers(str(tmp_path), [0]) == [own.pid]
+        own.kill()

@@ -26,11 +26,19 @@ class Host:
 
     def __init__(self, status: int = 0) -> None:
         self.status = status
+        self.silent = False
         self.calls: t.List[t.List[str]] = []
+        self.warnings: t.List[str] = []
+
+    def warn(self, message: str) -> None:
+        """Remember what is said."""
+        self.warnings.append(message)
 
     def run(self, arguments: t.Sequence[str], *_how: t.Any) -> t.Tuple[int, str]:
         """Run a command."""
         self.calls.append(list(arguments))
+        if self.silent and arguments[0] == "timeout":
+            return 124, ""
         return self.status, "no bus\n" if self.status else ""
 
 
@@ -54,6 +62,26 @@ def test_reload(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, changes: t.
     host = Host()
     assert activate.reload_systemd(t.cast(t.Any, host), changes) == ""
     assert host.calls == expected
+
+
+def test_users_are_not_asked_where_nothing_is_theirs(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "user_managers", lambda: [USER])
+    host = Host()
+    assert activate.reload_systemd(t.cast(t.Any, host), None, users=False) == ""
+    assert host.calls == [SYSTEM]
+
+
+def test_a_user_whose_systemd_does_not_answer(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "user_managers", lambda: [USER, USER + 1])
+    host = Host()
+    host.silent = True
+    assert activate.reload_systemd(t.cast(t.Any, host), None) == ""
+    assert len(host.calls) == 3
+    assert host.warnings == [
+        f"The systemd of user {user} does not answer within 5 s, so it is left alone, and its services run as they did."
+        f" End it with 'systemctl stop user@{user}.service', and run this again."
+        for user in (USER, USER + 1)
+    ]
 
 
 def test_reload_that_fails(root: pathlib.Path) -> None:

@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-import pwd
 import shutil
-import subprocess
-import tempfile
-import time
 import typing as t
 
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _sandbox as sandbox
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 ENVIRONMENT = [
@@ -193,6 +191,12 @@ def test_install_packages_that_cannot_be(manager: str, output: str, last: str) -
 RELEASE = catalogue.Release("5.9.0", "")
 
 
+@contextlib.contextmanager
+def sandboxed(run: build.Run, staging: str, work: str) -> t.Iterator[build.Run]:
+    """Stand for the sandbox."""
+    yield lambda arguments, directory, data: run(["in", staging, work, *arguments], directory, data)
+
+
 @pytest.mark.parametrize(
     ("version_file", "commit", "expected"),
     [
@@ -216,7 +220,7 @@ def test_build(
         (tmp_path / "VERSION").write_text(version_file)
     run = Commands(make=(0, "made\n"))
     work = str(tmp_path)
-    monkeypatch.setattr(build, "unprivileged", lambda _run, directory: ["become", directory])
+    monkeypatch.setattr(sandbox, "sandboxed", sandboxed)
     assert build.build(run, work, work, RELEASE, commit, ["--x=y"]) == f"{work}/root"
     assert (tmp_path / "VERSION").read_text() == expected
     jobs = len(os.sched_getaffinity(0))
@@ -225,12 +229,12 @@ def test_build(
         ["./configure", "--x=y"],
         ["make", f"-j{jobs}", f"DESTDIR={work}/root", "install_bin", "install_lib_shared"],
     ]
-    front = ["become", work, *ENVIRONMENT, f"TMPDIR={work}/tmp"]
+    front = ["in", str(tmp_path.parents[1]), work, *ENVIRONMENT, f"TMPDIR={work}/tmp"]
     assert run.calls == [([*front, *step], work, None) for step in steps]
 
 
 def test_build_that_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "unprivileged", lambda _run, _directory: [])
+    monkeypatch.setattr(sandbox, "sandboxed", sandboxed)
     (tmp_path / "configure").write_text("")
     run = Commands(make=(2, "cc a.c\na.c: no\n\nmake: *** [a.o] Error 1\n"))
     with pytest.raises(build.BuildError) as caught:
@@ -262,77 +266,6 @@ WAITING = "make: *** Waiting for unfinished jobs...."
 )
 def test_the_reason_is_said(printed: t.List[str], said: str) -> None:
     assert str(build.BuildError("No", ["", "\n".join(printed)])) == f"No: {said} / {END}"
-
-
-def really(
-    arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
-) -> t.Tuple[int, str]:
-    """Run a command."""
-    done = subprocess.run(arguments, cwd=directory, input=data, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
-
-
-@pytest.fixture
-def open_directory() -> t.Iterator[pathlib.Path]:
-    """A directory that everybody reaches, which pytest's own is not."""
-    with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o711)
-        directory = pathlib.Path(name, "work")
-        directory.mkdir(0o700)
-        (directory / "file").write_text("")
-        yield directory
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_unprivileged(open_directory: pathlib.Path) -> None:
-    become = build.unprivileged(really, str(open_directory))
-    user = int(become[-1])
-    assert user in range(61184, 65520)
-    assert {path.stat().st_uid for path in (open_directory, open_directory / "file")} == {user}
-    status, output = really(
-        [*become, "/bin/sh", "-c", "id -u; id -G; touch file new; touch ../new"], str(open_directory)
-    )
-    assert output.split()[:2] == [str(user), str(user)]
-    assert status
-    assert (open_directory / "new").stat().st_uid == user
-    assert not (open_directory.parent / "new").exists()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_unprivileged_takes_a_number_that_nobody_has(
-    open_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def account(number: int) -> None:
-        if number > 61185:
-            raise KeyError(number)
-
-    monkeypatch.setattr(pwd, "getpwuid", account)
-    first = build.unprivileged(really, str(open_directory))
-    assert first[-1] == "61186"
-    with subprocess.Popen([*first, "/bin/sleep", "60"]) as process:
-        while os.stat(f"/proc/{process.pid}").st_uid != 61186:
-            time.sleep(0.01)
-        assert build.unprivileged(really, str(open_directory))[-1] == "61187"
-        process.kill()
-
-
-def test_unprivileged_is_not_possible(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "closed" / "work").mkdir(parents=True)
-    (tmp_path / "closed").chmod(0o700)
-    assert build.unprivileged(really, str(tmp_path / "closed" / "work")) == []
-
-    def refuse(*_arguments: t.Any) -> None:
-        raise OSError(22, "Invalid argument")
-
-    monkeypatch.setattr(os, "lchown", refuse)
-    assert build.unprivileged(really, str(tmp_path)) == []
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert build.unprivileged(really, str(tmp_path)) == []
-
-
-def test_a_process_that_ended_has_no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "listdir", lambda _path: ["self", "999999999"])
-    assert not build._is_taken(61184)
 
 
 def test_collect(tmp_path: pathlib.Path) -> None:

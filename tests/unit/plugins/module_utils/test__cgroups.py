@@ -32,6 +32,21 @@ USER = "/user.slice/user-1000.slice/user@1000.service"
         (f"{USER}/app.slice/own.service", Place("own.service", "user", "", 1000)),
         (f"{USER}/init.scope", Place("init.scope", "user", "", 1000)),
         (USER, Place("user@1000.service", "system")),
+        # what a service with Delegate= makes, and moves into
+        (f"{USER}/app.slice/own.service/app.service", Place("own.service", "user", "", 1000)),
+        (f"{USER}/app.slice/own.service/user@0.service/app.service", Place("own.service", "user", "", 1000)),
+        (f"{USER}/user@0.service/app.service", Place("user@0.service", "user", "", 1000)),
+        ("/system.slice/own.service/app.slice/app.service", Place("own.service", "system")),
+        ("/system.slice/own.service/user@0.service/app.service", Place("own.service", "system")),
+        (
+            "/system.slice/system-user.slice/capsule@own.service/app.slice/a.service",
+            Place("capsule@own.service", "system"),
+        ),
+        ("/../../system.slice/puma.service", Place("puma.service", "system")),
+        (
+            f"/machine.slice/libpod-{ONE}.scope/container/system.slice/a.service/b.service",
+            Place("a.service", "container", SHORT),
+        ),
         ("/", Place()),
         ("/user.slice", Place()),
         # containers

@@ -75,7 +75,7 @@ def test_errors_leave_the_file(
     path.unlink()
     path.parent.rmdir()
     assert run() == 1
-    assert capsys.readouterr().err == f"{path}: No such file or directory; jemalloc.prom is as it was.\n"
+    assert capsys.readouterr().err == f"{path.parent}: No such file or directory; jemalloc.prom is as it was.\n"
 
 
 def test_without_arguments_it_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_it_says_in_a_sentence_what_is_wrong(tmp_path: pathlib.Path) -> None:
     path.chmod(0o755)
     command = [str(path), "--prefix", "/opt/jemalloc", "--directory", str(tmp_path / "missing")]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
-    expected = f"{tmp_path}/missing/jemalloc.prom: No such file or directory; jemalloc.prom is as it was.\n"
+    expected = f"{tmp_path}/missing: No such file or directory; jemalloc.prom is as it was.\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 

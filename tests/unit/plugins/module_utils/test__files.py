@@ -81,6 +81,15 @@ def test_write_file_fails_as_a_whole(
     assert (tmp_path / "file").read_text() == "old"
 
 
+def test_read_text_waits_for_nobody(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(str(tmp_path / "pipe"))
+    (tmp_path / "link").symlink_to("/dev/zero")
+    assert [files.read_text(str(tmp_path / name)) for name in ("pipe", "link", "missing")] == ["", "", None]
+    assert (files.read_text("/proc/self/status") or "").startswith("Name:")
+    with pytest.raises(IsADirectoryError):
+        files.read_text(str(tmp_path))
+
+
 def test_replace_link(tmp_path: pathlib.Path) -> None:
     link = tmp_path / "link"
     for target in ("one", "two", "/absolute"):

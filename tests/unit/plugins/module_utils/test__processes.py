@@ -54,6 +54,11 @@ USER = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/{}\n"
         (USER.format("job@a.service"), None),
         ("0::/system.slice/own.service\n", None),
         (USER.format("puma.service"), processes.Member("user@1000.service", "user@1000.service")),
+        # groups that a service with Delegate= made, with the names of others
+        (USER.format("x.service/own.service"), None),
+        (USER.format("own.service/user@0.service/own.service"), processes.Member("own.service", "own.service", 1000)),
+        ("0::/system.slice/x.service/job@b.service\n", None),
+        ("0::/system.slice/x.service/user@0.service/own.service\n", None),
     ],
 )
 def test_templates_and_units_of_users(cgroup: str, expected: t.Optional[processes.Member]) -> None:
@@ -206,19 +211,6 @@ def test_a_real_process(tmp_path: pathlib.Path, library: pathlib.Path) -> None:
         assert processes.installations_of([process.pid], str(tmp_path)) == {process.pid: {processes.DELETED}}
         assert processes.installations_of([process.pid], f"{tmp_path}2") == {process.pid: set()}
         process.stdin.close()
-
-
-def test_working_in(tmp_path: pathlib.Path) -> None:
-    targets = {"1": "/a/b", "2": "/a/b/c (deleted)", "3": "/a/bc/d", "4": "/a/b/c/d", "x": "/a/b/c"}
-    for name, target in targets.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "cwd").symlink_to(target)
-        (tmp_path / name / "root").symlink_to("/")
-    (tmp_path / "5").mkdir()
-    (tmp_path / "6").mkdir()  # the process of a container, in which that path is another directory
-    (tmp_path / "6" / "cwd").symlink_to("/a/b/c")
-    (tmp_path / "6" / "root").symlink_to(tmp_path)
-    assert sorted(processes.working_in("/a/b", str(tmp_path))) == [2, 4]
 
 
 def test_memory(tmp_path: pathlib.Path) -> None:

@@ -20,8 +20,8 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
+from ansible_collections.preload.jemalloc.plugins.module_utils import _sandbox as sandbox
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -73,8 +73,8 @@ def test_locked_makes_the_prefix_and_takes_it_away_again(prefix: str, umask: int
             assert os.stat(prefix).st_mode & 0o777 == 0o755
             assert os.listdir(prefix) == [".lock"]
             staging = publish.stage(prefix)
-            assert os.stat(staging).st_mode & 0o777 == 0o711
-            assert os.stat(f"{prefix}/.staging").st_mode & 0o777 == 0o711
+            assert os.stat(staging).st_mode & 0o777 == 0o700
+            assert os.stat(f"{prefix}/.staging").st_mode & 0o777 == 0o700
     finally:
         os.umask(before)
     assert not os.path.exists(prefix)
@@ -226,7 +226,7 @@ def test_leftovers_are_cleared_unless_somebody_works_there(prefix: str) -> None:
 
 def test_what_does_not_end(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pathlib.Path(prefix, ".staging", "tmp").mkdir(parents=True)
-    monkeypatch.setattr(processes, "working_in", lambda _directory: [2**22 + 1])  # more than a pid can be
+    monkeypatch.setattr(sandbox, "leftovers", lambda *_arguments, **_options: [2**22 + 1])  # more than a pid can be
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     with pytest.raises(JemallocError) as caught, publish.locked(prefix):
         pytest.fail("it was let in")

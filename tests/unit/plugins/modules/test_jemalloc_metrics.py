@@ -365,7 +365,6 @@ def test_what_a_killed_run_left_is_cleared(run: Call, lab: Lab) -> None:
         lab.root / "etc/systemd/system/.preload-jemalloc-metrics.timer.preload-jemalloc",
         lab.root / "etc/systemd/system/timers.target.wants/.preload-jemalloc-metrics.timer.kept.preload-jemalloc",
         lab.directory / ".jemalloc.prom.preload-jemalloc",
-        lab.directory / ".jemalloc.prom.kept.preload-jemalloc",
     ]
     for path in left:
         path.write_text("left")
@@ -383,3 +382,50 @@ def test_nobody_else_can_write(run: Call, lab: Lab) -> None:
 def test_the_documentation_names_the_results(run: Call, lab: Lab) -> None:
     assert module.ARGUMENTS["directory"]["default"] == timer.DIRECTORY
     assert set(yaml.safe_load(module.RETURN)) == set(run()) - {"changed", "diff"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
+def test_what_the_user_of_the_exporter_puts_in_place_of_the_metrics(run: Call, lab: Lab, kind: str) -> None:
+    run()
+    secret = lab.root / "secret"
+    secret.write_text("kept")
+
+    def plant() -> None:
+        lab.metrics.unlink()
+        if kind == "pipe":
+            os.mkfifo(str(lab.metrics))
+        elif kind == "link":
+            lab.metrics.symlink_to(secret)
+        else:
+            lab.metrics.mkdir()
+
+    plant()
+    assert run()["changed"] is False
+    (lab.state / "failed").touch()
+    done = run()
+    if kind == "directory":
+        assert "Is a directory; jemalloc.prom is as it was" in done["msg"]
+    else:
+        assert "jemalloc_collect_duration_seconds " in lab.metrics.read_text()
+        plant()
+    done = run(state="absent")
+    assert (done["changed"], str(lab.metrics) in done["files"]) == (True, kind != "directory")
+    assert [line for line in files_of(lab) if "jemalloc" in line] == []
+    assert secret.read_text() == "kept"
+
+
+def test_a_directory_that_another_user_leads_elsewhere(run: Call, lab: Lab) -> None:
+    run()
+    elsewhere = lab.root / "elsewhere"
+    lab.directory.rename(elsewhere)
+    lab.directory.symlink_to(elsewhere)
+    os.chmod(str(lab.directory.parent), 0o777)
+    before = files_of(lab)
+    refusal = f"{lab.directory}: textfile in it is a link, and a user other than root may have made it"
+    assert run()["msg"].startswith(f"directory: {refusal}")
+    assert files_of(lab) == before
+    (elsewhere / ".jemalloc.prom.preload-jemalloc").write_text("left")
+    done = run(state="absent")
+    assert done["files"] == [f"{lab.root}{FILES[place]}" for place in (3, 2, 1, 0)]
+    assert refusal in str(done["warnings"])
+    assert sorted(os.listdir(str(elsewhere))) == [".jemalloc.prom.preload-jemalloc", "jemalloc.prom"]

@@ -79,6 +79,19 @@ def test_check_mode_only_looks(call: Call, log: pathlib.Path) -> None:
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["show"]
 
 
+def test_a_user_whose_systemd_does_not_answer(
+    call: Call, log: pathlib.Path, program: t.Callable[[str, str], pathlib.Path]
+) -> None:
+    asked = program("timeout", 'case $2 in 5s) exit 124 ;; *) shift; exec "$@" ;; esac')
+    hers = [{**service("own.service"), "uid": 65533}, {**service("other.service"), "uid": 65533}]
+    found = call(module, services=[*BOTH, *hers])
+    assert (found["changed"], found["proved"]) == (True, ["puma.service", "cron.service"])
+    assert "The systemd of user 65533 does not answer" in str(found["warnings"])
+    assert call(module, services=hers)["changed"] is False
+    assert call(module, services=hers, state="proved", memory_limit=100)["proved"] == []
+    assert sum("setpriv" in line for line in asked.read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("check", [True, False])
 def test_nobody(call: Call, log: pathlib.Path, check: bool) -> None:
     assert call(module, _check=check, services=[]) == {"changed": False, "proved": []}

@@ -142,10 +142,13 @@ def test_a_service_of_a_user(use: t.Callable[..., Fake], prefix: str) -> None:
     service = restarts.Service("agent.service", "5.3.1", 65534)
     restarts.restart(fake, service, 7)
     restarts.journal(fake, service)
-    assert fake.calls[0].startswith("timeout 7 setpriv --reuid=65534 --regid=")
+    assert fake.calls[0].startswith("timeout --kill-after=1 7 setpriv --reuid=65534 --regid=")
     assert "XDG_RUNTIME_DIR=/run/user/65534 systemctl --user restart -- agent.service" in fake.calls[0]
     assert fake.calls[2].endswith("_SYSTEMD_USER_UNIT=agent.service")
     assert fake.calls[3].endswith("--user-unit=agent.service")
     assert str(service) == "agent.service of user 65534"
     assert service.drop_in.endswith("/etc/systemd/user/agent.service.d/zz-preload-jemalloc.conf")
-    assert systemd.command(4242)[1:3] == ["--reuid=4242", "--regid=4242"]
+    assert systemd.command(4242)[:6] == [
+        *("timeout", "--kill-after=1", "5s", "setpriv"),
+        *("--reuid=4242", "--regid=4242"),
+    ]
