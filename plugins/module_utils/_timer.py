@@ -205,7 +205,7 @@ def _target(path: str) -> t.Optional[str]:
 
 def _without_metrics(directory: str) -> Change:
     path = os.path.join(directory, collector.FILE)
-    return Change(path, files.read_text(path), None)
+    return Change(path, files.read_text(path), None, volatile=True)
 
 
 def shown(change: Change) -> t.Dict[str, str]:
