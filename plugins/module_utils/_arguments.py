@@ -59,6 +59,7 @@ SCOPES: t.Dict[str, t.Dict[str, t.Any]] = {
     "exclude": {"type": "list", "elements": "str", "default": []},
     "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
     "restore": {"type": "dict", "default": {}},
+    "written": {"type": "dict", "default": {}},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "version": {"type": "str"},
     "releases": {"type": "list", "elements": "str", "default": []},

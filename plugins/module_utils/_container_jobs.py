@@ -73,6 +73,8 @@ def carry_out(job: Job, releases: Releases, timeout: int, restart: bool = True, 
                 raise _UnprovedError(reason)
     except _UnprovedError as failed:
         return f"{job.title}: {failed}; {go_back(job, touched, ran_with, releases, timeout, proc)}"
+    except JemallocError as error:
+        return f"{job.title}: {str(error).rstrip('.')}"
     except OSError as error:
         return f"{job.title}: {error.filename}: {error.strerror}; it is as before"
     return ""

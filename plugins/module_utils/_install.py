@@ -21,9 +21,11 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _archive a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
 from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
@@ -176,7 +178,12 @@ def carry_out(host: Host, request: Request, plan: store.Plan, undo: publish.Undo
     if plan.switch:
         publish.switch(request.prefix, plan.switch, undo)
     if plan.remove:
-        publish.remove(request.prefix, plan, undo)
+        with changes_util.scopes_kept():  # so that no run preloads in the meantime what is going to be removed
+            used = [name for name in plan.remove if places.references(f"{request.prefix}/{name}")]
+            unused = tuple(name for name in plan.remove if name not in used)
+            publish.remove(request.prefix, dataclasses.replace(plan, remove=unused), undo)
+        if used:
+            done["installations"] = sorted([*plan.after["installations"], *used], key=catalogue.version_number)
     return done
 
 

@@ -20,6 +20,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _files as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
@@ -42,7 +43,8 @@ class Service:
     """A service and the release that all its processes have to map, or ANY; None: no library of the store.
 
     unit is what is listed, the template of an instance or the service itself. uid is the user whose own systemd runs
-    it, None for the host's. before is the text that our drop-in had, where this run changed it.
+    it, None for the host's. before is the text that our drop-in had, where this run changed it; written the fingerprint
+    of the drop-in that the run left.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Service:
     uid: t.Optional[int] = None
     unit: str = ""
     before: t.Optional[str] = None
+    written: t.Optional[str] = None
 
     def __str__(self) -> str:
         return self.name if self.uid is None else f"{self.name} of user {self.uid}"
@@ -295,16 +298,20 @@ def go_back(
     That is the drop-in from before this run, or the one of now with the release from before, or none of ours. gone has
     the drop-ins that went already, with another instance of the same template.
     """
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
+
     path = failed.drop_in
-    text = files.read_text(path)
-    if failed.version is None or (text is None and path not in gone):
-        return "there is nothing of ours to take back"
-    if text is not None:
-        pinned = text.replace(f"{prefix}/current/", f"{prefix}/{release}/") if release else None
-        if failed.before is not None and failed.before != text:
-            pinned = failed.before
-            release = release or (failed.version if f"{prefix}/" in pinned else None)
-        changes_util.apply([changes_util.Change(path, text, pinned)])
+    try:
+        if failed.version is None or (files.read_text(path) is None and path not in gone):
+            why = undo.superseded(failed, prefix)
+            if not why:
+                return "there is nothing of ours to take back"
+        else:
+            why, release = undo.roll_back(failed, prefix, release, gone)
+    except JemallocError as error:
+        return f"it was not rolled back: {str(error).rstrip('.')}"
+    if why:
+        return f"{why}: {undo.follow(lambda: restart(run, failed, timeout), failed)}"
     run([*systemd.command(failed.uid), "daemon-reload"], None, None)
     end_start(run, failed)
     run([*systemd.command(failed.uid), "reset-failed", "--", failed.name], None, None)

@@ -127,6 +127,12 @@ options:
       - Arguments of M(preload.jemalloc.jemalloc_preload). Where all is installed as wanted, this call looks at who
         preloads it too, and RV(scopes) says whether that module has anything left to do. So a second run is one call.
     type: dict
+  only_from:
+    description:
+      - The release that C(current) must lead to for O(version) to take its place, as an earlier call of the play left
+        it.
+      - Where another run switched C(current) since, nothing is changed, and a warning says so.
+    type: str
   released:
     description:
       - Files that M(preload.jemalloc.jemalloc_preload) took away in this play, as its return value C(files) says.
@@ -307,6 +313,7 @@ ARGUMENTS = {
     "for_services": {"type": "list", "elements": "raw", "default": []},
     "for_metrics": {"type": "bool", "default": False},
     "scopes": {"type": "dict"},
+    "only_from": {"type": "str"},
     "released": {"type": "list", "elements": "path", "default": []},
 }
 
@@ -322,7 +329,7 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     release, wish = wanted(module, prefix)
     before = store.read(prefix, params["verify"], wish.version)
     planned = plan(before, wish, params)
-    if not planned.changes and not params["verify"] and not store.leftovers(prefix):
+    if not planned.changes and not params["verify"] and not params["only_from"] and not store.leftovers(prefix):
         return {**report(before, planned, wish.version), "scopes": settled_scopes(module)}
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
@@ -334,6 +341,8 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     systemd.units(host.run, systemd.wanted_services(params["for_services"]))
     if params["verify"]:
         install.verify(host, before, planned, wish.version)
+    if params["only_from"] and before.current not in (params["only_from"], wish.version):
+        host.warn(f"{prefix}/current leads to {before.current} since another run switched it; left as it is.")
     missing = install.check(host, request, module.check_mode) if planned.install else None
     if module.check_mode or missing or not planned.changes:
         if not module.check_mode:
@@ -412,36 +421,45 @@ def plan(found: store.Store, wish: store.Wish, params: t.Mapping[str, t.Any]) ->
         from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 
         referred = [name for name in found.installations if places.references(f"{found.prefix}/{name}")]
-    return store.plan_present(found, wish, params["current"], params["keep"], referred)
+    make_current = params["current"] and params["only_from"] in (None, found.current)
+    return store.plan_present(found, wish, make_current, params["keep"], referred)
 
 
 def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     """Plan and carry out state absent."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
-    from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 
     version = catalogue.check_number(module.params["version"]) if module.params["version"] else None
     before = store.read(prefix)
     planned = store.plan_absent(before, version)
-    going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
-    released = module.params["released"] if module.check_mode else []
-    referring = [path for directory in going for path in places.references(directory) if path not in released]
-    if referring:
-        raise JemallocError(
-            f"{going[0]} cannot be removed while it is named in {', '.join(referring)}; "
-            "take that scope away first with preload.jemalloc.jemalloc_preload."
-        )
+    check_unused(planned, prefix, module.params["released"] if module.check_mode else [])
     if planned.changes and not module.check_mode:
-        with publish.locked(prefix) as undo:
+        # With both locks: no run can preload in the meantime what is going to be removed.
+        with publish.locked(prefix) as undo, changes_util.scopes_kept():
             before = store.read(prefix)
             planned = store.plan_absent(before, version)
+            check_unused(planned, prefix, [])
             publish.remove(prefix, planned, undo)
         if not planned.after["installations"]:
             install.forget_logs()
     elif not module.check_mode:
         publish.clear_leftovers(prefix)
     return report(before, planned, version)
+
+
+def check_unused(planned: store.Plan, prefix: str, released: t.Collection[str]) -> None:
+    """Refuse to remove what a scope refers to, but for files that are released."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+
+    going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
+    referring = [path for directory in going for path in places.references(directory) if path not in released]
+    if referring:
+        raise JemallocError(
+            f"{going[0]} cannot be removed while it is named in {', '.join(referring)}; "
+            "take that scope away first with preload.jemalloc.jemalloc_preload."
+        )
 
 
 def report(

@@ -39,7 +39,8 @@ def test_wanted(root: pathlib.Path) -> None:
 def entry(version: t.Optional[str], reason: str, before: t.Optional[str] = None) -> t.Dict[str, t.Any]:
     """Return what a service that needs a restart looks like in a result."""
     name = "puma.service"
-    return {"name": name, "version": version, "uid": None, "unit": name, "before": before, "reason": reason}
+    service = {"name": name, "version": version, "uid": None, "unit": name, "before": before, "written": None}
+    return {**service, "reason": reason}
 
 
 def needed(*arguments: t.Any, **more: t.Any) -> t.List[t.Dict[str, t.Any]]:

@@ -336,7 +336,7 @@ def test_what_a_killed_run_left_is_cleared_and_systemd_reads_its_files(
     assert lock.exists()
     assert not scopes(services=["puma"])["changed"]
     assert systemctl[0].read_text().splitlines()[0] == "daemon-reload"
-    assert not lock.exists()
+    assert lock.read_text() == ""
     assert list(root.rglob(f"*{files.TEMPORARY_SUFFIX}")) == []
     systemctl[0].write_text("")
     scopes(services=["puma"])
