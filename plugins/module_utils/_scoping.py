@@ -225,10 +225,10 @@ def installed(
     They have to be there, but for check mode before the first run, and fit for the pages of this host.
     """
     found = store.read(prefix)
-    if not check and params["version"] and found.current != params["version"]:
+    if not check and params["version"] and found.current and found.current != params["version"]:
         raise JemallocError(
-            f"version: {prefix}/current leads to {found.current or 'nothing'}, not to {params['version']} as earlier "
-            "in this play: another run switched it since. Nothing was changed. Run the play again when the other ended."
+            f"version: {prefix}/current leads to {found.current}, not to {params['version']}: another run switched it "
+            "since. Nothing was changed. Run the play again when the other one ended."
         )
     promised = [each for each in [params["version"], *params["releases"]] if each]
     current = found.current

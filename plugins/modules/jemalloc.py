@@ -330,7 +330,7 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     before = store.read(prefix, params["verify"], wish.version)
     planned = plan(before, wish, params)
     if not planned.changes and not params["verify"] and not params["only_from"] and not store.leftovers(prefix):
-        return {**report(before, planned, wish.version), "scopes": settled_scopes(module)}
+        return {**report(before, planned, wish.version), "scopes": settled_scopes(module, planned.after["current"])}
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
     from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -359,8 +359,11 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
         return report(before, planned, wish.version, lack.missing)
 
 
-def settled_scopes(module: AnsibleModule) -> t.Optional[t.Dict[str, t.Any]]:
-    """Return what jemalloc_preload would, if it is spoken of and would change and restart nothing."""
+def settled_scopes(module: AnsibleModule, current: t.Optional[str]) -> t.Optional[t.Dict[str, t.Any]]:
+    """Return what jemalloc_preload would, if it is spoken of and would change and restart nothing.
+
+    current is what this run found: another one may switch it in the meantime.
+    """
     if module.params["scopes"] is None:
         return None
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -371,7 +374,7 @@ def settled_scopes(module: AnsibleModule) -> t.Optional[t.Dict[str, t.Any]]:
     checked = ArgumentSpecValidator(arguments.SCOPES).validate(module.params["scopes"])
     if checked.error_messages:
         raise JemallocError(f"scopes: {'; '.join(checked.error_messages)}.")
-    return scoping.settled(checked.validated_parameters, Host(module))
+    return scoping.settled({**checked.validated_parameters, "version": current}, Host(module))
 
 
 def check_metrics() -> None:

@@ -9,8 +9,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import typing as t
@@ -333,81 +331,3 @@ def test_the_lock(fake: Fake) -> None:
     thread.join()
     assert entered.is_set()
     assert pathlib.Path(session.LOCK).read_text() == ""
-
-
-@pytest.mark.parametrize("end", ["killed", "stopped", "well", "other", "removed", "reused"])
-def test_the_guard(fake: Fake, tmp_path: pathlib.Path, program: t.Callable[[str, str], pathlib.Path], end: str) -> None:
-    # The very script, with a systemctl that is one too: it takes back at once when the run was killed, and when it
-    # hangs it kills it. What another run made it leaves alone.
-    log = program("systemctl", "")
-    drop_in, dumps = pathlib.Path(fake.plan.drop_in), [tmp_path / "private", tmp_path / "dumps"]
-    drop_in.parent.mkdir()
-    drop_in.write_text("x")
-    dumps[0].mkdir()
-    os.symlink("private", dumps[1])
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, session.LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout
-    named = holder.stdout.readline().split()
-    if end == "killed":
-        holder.kill()
-    elif end in ("stopped", "reused"):
-        holder.send_signal(signal.SIGSTOP)
-    else:
-        holder.communicate()
-        text = {"well": "", "other": "1 2", "removed": " ".join(named)}[end]
-        pathlib.Path(session.LOCK).write_text(text)
-    if end == "reused":
-        named = [named[0], "1"]
-    places = [str(drop_in), str(drop_in.parent), PUMA, *map(str, dumps)]
-    command = ["/bin/sh", "-c", session._TAKE_BACK, "sh", session.LOCK, "1", *places, *named]
-    if end == "removed":  # while it waits for it
-        command[2] = command[2].replace("if ! flock", 'rm "$1"; : > "$1"\nif ! flock')
-    guard = subprocess.Popen(command)
-    if end == "reused":
-        with pytest.raises(subprocess.TimeoutExpired):
-            guard.wait(2)
-        holder.kill()
-    assert guard.wait() == 0
-    holder.kill()
-    holder.communicate()
-    taken_back = end in ("killed", "stopped")
-    assert drop_in.parent.exists() != taken_back
-    assert log.read_text() == (f"daemon-reload\nrestart -- {PUMA}\n" if taken_back else "")
-    assert [path for path in dumps if os.path.lexists(path)] == ([] if taken_back else dumps)
-    assert pathlib.Path(session.LOCK).read_text() == ("1 2" if end == "other" else " ".join(named) * (end == "reused"))
-
-
-HOLDER = """
-import contextlib, sys
-from ansible_collections.preload.jemalloc.plugins.module_utils import _profile_session as session
-session.LOCK = sys.argv[1]
-with session.locked(lambda *_arguments: (0, "")):
-    print(*session._this_run(), flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_guard_that_holds_the_lock_for_too_long_is_ended(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    descriptor = files.lock(session.LOCK)
-    assert descriptor is not None
-    os.write(descriptor, b"1 2")  # of a run that was killed
-    ended = fake.__call__
-
-    def end(arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None) -> t.Any:
-        if "stop" in arguments:
-            os.close(t.cast(int, descriptor))
-        return ended(arguments, directory, data)
-
-    with session.locked(end, timeout=0):
-        assert pathlib.Path(session.LOCK).read_text() == " ".join(session._this_run())
-    assert fake.calls == [f"systemctl stop -- {session._GUARD}", f"systemctl reset-failed -- {session._GUARD}"]
-
-
-def test_a_guard_that_does_not_end(fake: Fake) -> None:
-    fake.answers["systemctl"] = (1, "Connection timed out\n")
-    with pytest.raises(JemallocError) as caught:
-        session.clear(fake, str(fake.root))
-    said = f"{session._GUARD} of an earlier run does not end: Connection timed out. Nothing was changed."
-    assert str(caught.value) == said

@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _fence as fence
 from ansible_collections.preload.jemalloc.plugins.module_utils import _watchdog as watchdog
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 LIBRARY = "/lib/libx.so"
 TRIALS = watchdog.trials
@@ -272,3 +273,14 @@ def test_a_trial_of_a_user_has_no_rights() -> None:
     command = ("/bin/sh", "-c", '[ "$(id -u):$(id -G)" = 65534:65534 ]')
     trials = [watchdog.Trial("of root", command), watchdog.Trial("of a user", command, unprivileged=True)]
     assert [trial.kind for trial in watchdog.attempt(trials)] == ["of root"]
+
+
+def test_a_mandate(lock: changes.Lock) -> None:
+    mandate(lock).check()
+    with pytest.raises(JemallocError) as caught:
+        mandate(lock, -1).check()
+    assert str(caught.value) == "The watchdog was not ready within 30 s, so all files are as before."
+    os.unlink(changes.LOCK)
+    with pytest.raises(JemallocError) as caught:
+        mandate(lock).check()
+    assert str(caught.value) == f"Somebody removed {changes.LOCK}, so all files are as before."
