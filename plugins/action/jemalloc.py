@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 import tempfile
@@ -14,7 +13,6 @@ import typing as t
 
 from ansible import constants
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
@@ -22,6 +20,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _action as base
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
@@ -43,7 +44,7 @@ _TERMINAL = sys.stdout.isatty()
 
 _DISPLAY = Display()
 
-Result = t.Dict[str, t.Any]
+Result = base.Result
 
 
 def with_latest(arguments: t.Dict[str, t.Any], cache: str) -> t.Dict[str, t.Any]:
@@ -59,13 +60,6 @@ def with_latest(arguments: t.Dict[str, t.Any], cache: str) -> t.Dict[str, t.Any]
     return found
 
 
-def with_missing(arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
-    """Return the arguments with the release and digest that another call of the same play found missing."""
-    missing = arguments.get("missing") or {}
-    found = {key: missing[key] for key in ("version", "checksum") if missing.get(key)}
-    return {**arguments, **found, "latest": False} if found else arguments
-
-
 def split(arguments: t.Dict[str, t.Any]) -> t.Tuple[t.Dict[str, t.Any], t.Dict[str, t.Any]]:
     """Return the arguments of the module, and those of the controller's half."""
     own = {key: arguments.get(key) or default for key, default in CONTROLLER.items()}
@@ -74,34 +68,27 @@ def split(arguments: t.Dict[str, t.Any]) -> t.Tuple[t.Dict[str, t.Any], t.Dict[s
     return {key: value for key, value in arguments.items() if key not in CONTROLLER}, own
 
 
-class ActionModule(ActionBase):
+class ActionModule(base.Action):
     """Asks the host what it lacks, and sees to it that it gets just that."""
 
-    _requires_connection = True
-
-    #: The module that this is the controller's half of.
     NAME = "jemalloc"
 
-    def run(self, tmp: None = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
-        """Run the action."""
-        result = super().run(tmp, task_vars)
-        self._variables = task_vars or {}
-        self._host = str(self._variables.get("inventory_hostname", ""))
-        try:
-            arguments = with_latest(with_missing(dict(self._task.args)), constants.DEFAULT_LOCAL_TMP)
-            self._arguments, self._own = split(arguments)
-            if isinstance(self._arguments.get("scopes"), dict):
-                self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
-            result.update(self._install(str(arguments.get("build") or "now")))
-        except JemallocError as error:
-            return {**result, "failed": True, "msg": str(error)}
-        return result
+    #: The module whose answer has the bundle of what was built.
+    PACKER = "jemalloc_bundle"
+
+    def answer(self) -> Result:
+        """Return the result of the action."""
+        arguments = with_latest(dict(self._task.args), constants.DEFAULT_LOCAL_TMP)
+        self._arguments, self._own = split(arguments)
+        if isinstance(self._arguments.get("scopes"), dict):
+            self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
+        return self._install(str(arguments.get("build") or "now"))
 
     def _install(self, build: str) -> Result:
         """Let the host have what it lacks."""
         missing = self._own["missing"]
         if build == "chosen":
-            need = caching.need_of(missing)
+            need = self._need(missing, self._host)
             if fleet.builder(constants.DEFAULT_LOCAL_TMP, need) != self._host:
                 return {"changed": False, "missing": missing, "version": need.version}
             return self._build(self._cache(), need, None)
@@ -111,7 +98,7 @@ class ActionModule(ActionBase):
             missing = look.get("missing")
             if look.get("failed") or not missing:
                 return look
-        need, cache = caching.need_of(missing), self._cache()
+        need, cache = self._need(missing, self.asked_host() if look else self._host), self._cache()
         if self._arguments.get("method") == "source" and build == "now":
             return self._build(cache, need, look, alone=True)
         found = self._find(cache, need)
@@ -124,16 +111,16 @@ class ActionModule(ActionBase):
             return look or {"changed": False, "missing": missing, "version": need.version}
         return self._build(cache, need, look)
 
+    def _need(self, missing: t.Any, host: str) -> caching.Need:
+        """Return the build that a host needs, of what it answered as missing: now, or in another task of the play."""
+        return answers.need_of(host, self.NAME, missing, self._arguments)
+
     def _cache(self) -> caching.Cache:
         return caching.Cache(str(self._own["cache"]), int(self._own["cache_size"]))
 
     def _module(self, name: str = "", **more: t.Any) -> Result:
         """Run a module, that of the action with the arguments of the task as well."""
-        arguments = more if name else {**self._arguments, **more}
-        done: Result = self._execute_module(
-            module_name=f"preload.jemalloc.{name or self.NAME}", module_args=arguments, task_vars=self._variables
-        )
-        return done
+        return self.ask(name or self.NAME, more if name else {**self._arguments, **more})
 
     def _find(self, cache: caching.Cache, need: caching.Need) -> t.Optional[t.Tuple[str, t.Dict[str, t.Any]]]:
         """Return a bundle that does, from the cache or from a mirror of one."""
@@ -193,13 +180,13 @@ class ActionModule(ActionBase):
             return done
         if packed.get("failed"):
             return {**packed, "msg": f"Built, but not packed: {packed.get('msg')}"}
-        cache.add(base64.b64decode(packed["content"]), packed["receipt"], builder)
+        cache.add(*answers.bundle_of(builder, self.PACKER, packed), builder)
         return done
 
     def _packed(self, need: caching.Need, done: Result) -> t.Optional[Result]:
         """Return the bundle of what was built, and its receipt; done is what the module said of it."""
         prefix = self._arguments.get("prefix") or "/opt/jemalloc"
-        return self._module("jemalloc_bundle", version=need.version, prefix=prefix, dist="/")
+        return self._module(self.PACKER, version=need.version, prefix=prefix, dist="/")
 
     def _source(self, cache: caching.Cache, need: caching.Need) -> t.Optional[t.Dict[str, t.Any]]:
         """Bring the source to the host, from the cache or downloaded into it; None: the host sees to it itself."""
@@ -211,7 +198,8 @@ class ActionModule(ActionBase):
                     path, sha256, origin = self._download(cache, need, origins)
                     found = path, sha256
                 except JemallocError as error:
-                    _DISPLAY.v(f"{self._host}: the controller has no source, so the host looks for one: {error}")
+                    said = answers.plain(str(error))
+                    _DISPLAY.v(f"{self._host}: the controller has no source, so the host looks for one: {said}")
         if not found:
             return None
         packings = [packing for release in catalogue.RELEASES.values() for packing in release.packings]
@@ -233,7 +221,7 @@ class ActionModule(ActionBase):
             downloading.download(candidate.location, path, archive.MAX_PACKED, progress)
 
         with tempfile.TemporaryDirectory() as directory:
-            candidates = [*mirrored, *source.candidates(release, origins, lambda: need.archives)]
+            candidates = [*mirrored, *source.candidates(release, origins, apt.archive_roots)]
             found = source.obtain(candidates, directory, fetch)
             self._say(f"downloaded the source from {found.location}")
             return cache.add_source(found.path, found.sha256), found.sha256, found.location
@@ -266,7 +254,7 @@ class ActionModule(ActionBase):
 
     def _say(self, words: str) -> None:
         """Say in a line what goes on."""
-        _DISPLAY.display(f"{self._host}: {words}")
+        _DISPLAY.display(f"{self._host}: {answers.plain(words)}")
 
     def _progress(self, what: str) -> downloading.Progress:
         """Return what shows the progress of a download on a terminal, and in lines elsewhere if it takes long."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import os
@@ -20,29 +19,16 @@ from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
+from tests import bundles
 from tests.unit.plugins.action.releases import ANSWERS, D, Handler
 
-S = "5" * 64
-MISSING: t.Dict[str, t.Any] = {
-    "version": "5.3.1",
-    "checksum": None,
-    "sources": [catalogue.RELEASES["5.3.1"].sha256],
-    "options": {"cxx": False, "prof": False, "lg_page": None},
-    "archives": [],
-    "architecture": "x86_64",
-    "libc": "glibc",
-    "libc_version": "2.36",
-    "lg_page": 12,
-}
-RECEIPT = {
-    "release": "5.3.1",
-    "source": {"sha256": MISSING["sources"][0]},
-    "platform": {"architecture": "x86_64", "libc": "glibc", "libc_lowest": "2.34", "lg_page": 12},
-    "options": MISSING["options"],
-}
+MISSING = bundles.missing()
+BUNDLE = bundles.packed()
+MANIFEST = bundles.manifest()
 THERE = {"changed": False, "missing": None, "version": "5.3.1", "built": None}
 
 
@@ -56,10 +42,12 @@ class Play:
         self.said: t.List[str] = []
         self.installed: t.Set[str] = set()
         self.answers: t.Dict[str, t.Dict[str, t.Any]] = {}
+        self.missing: t.Any = MISSING
         (directory / "run").mkdir()
         monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
         monkeypatch.setattr(action._DISPLAY, "display", lambda words, **_more: self.said.append(words))
         monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
+        monkeypatch.setattr(apt, "archive_roots", list)
 
     def run(self, name: str, _check: bool = False, _delegate: str = "", **arguments: t.Any) -> t.Dict[str, t.Any]:
         """Run the action for a host."""
@@ -72,12 +60,11 @@ class Play:
             leaf = module_name.rpartition(".")[2]
             self.calls.append((name, leaf, dict(module_args)))
             if leaf == "jemalloc_bundle":
-                content = base64.b64encode(b"bundle").decode("ascii")
-                return {"changed": False, "content": content, "receipt": RECEIPT, **self.answers.get("bundle", {})}
+                return {**bundles.answer(), **self.answers.get("bundle", {})}
             if name in self.installed:
                 return dict(THERE)
             if module_args["build"] == "never":
-                return {**THERE, "built": "5.3.1", "missing": MISSING}
+                return {**THERE, "built": "5.3.1", "missing": self.missing}
             if not _check and not self.answers.get(name):
                 self.installed.add(_delegate or name)
             return {**THERE, "changed": True, "built": "5.3.1", **self.answers.get(name, {})}
@@ -122,7 +109,7 @@ def test_the_first_one_builds_and_the_next_one_gets_its_bundle(play: Play) -> No
     assert pushed == {
         "kind": "bundle",
         "path": f"/tmp/x/{pushed['sha256']}",
-        "sha256": hashlib.sha256(b"bundle").hexdigest(),
+        "sha256": hashlib.sha256(BUNDLE).hexdigest(),
         "origin": "the controller's cache, built on web1",
     }
     assert play.said[0] == "web1: building jemalloc 5.3.1 for x86_64-glibc (1 of 1)"
@@ -181,7 +168,7 @@ def test_a_host_waits_for_another_one_that_builds(play: Play, monkeypatch: pytes
     def display(words: str, **_more: t.Any) -> None:
         play.said.append(words)
         if "waiting" in words:
-            cache.add(b"bundle", RECEIPT, "web1")
+            cache.add(BUNDLE, MANIFEST, "web1")
             other.close()
 
     monkeypatch.setattr(action._DISPLAY, "display", display)
@@ -196,7 +183,7 @@ def test_a_host_waits_for_another_one_that_builds(play: Play, monkeypatch: pytes
 def test_a_bundle_of_a_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     def find(address: str, _checksum: str, _need: t.Any, cache: caching.Cache, _progress: t.Any) -> None:
         assert address == "http://mirror.example"
-        cache.add(b"bundle", RECEIPT, "far")
+        cache.add(BUNDLE, MANIFEST, "far")
 
     monkeypatch.setattr(mirror, "find", find)
     assert play.run("web1", cache_mirror="http://mirror.example", cache_mirror_checksum=f"sha256:{D}")["changed"]
@@ -239,7 +226,10 @@ def test_what_is_built_but_cannot_be_packed(play: Play) -> None:
     ("arguments", "message"),
     [
         ({"cache_size": "much"}, "cache_size: 'much' is not a number of MiB."),
-        ({"missing": {"version": 1}}, "missing: this is not what the module jemalloc returned as missing;"),
+        (
+            {"missing": {"version": 1}},
+            "web1: the answer of its module jemalloc is refused, missing.version is not of the form",
+        ),
         ({"cache_mirror": "ftp://x"}, "cache_mirror: 'ftp://x' is neither an http:// nor an https:// address."),
         ({"cache": "/proc/x"}, "cache: /proc/x: No such file or directory; name a path that the controller can"),
     ],
@@ -252,13 +242,15 @@ def test_arguments_that_do_not_do(play: Play, arguments: t.Dict[str, t.Any], mes
 
 def source_of(play: Play, origin: str) -> t.Any:
     """Return what a build was given as its source."""
-    play.run("web1", origins=[origin], checksum=f"sha256:{hashlib.sha256(b'source').hexdigest()}")
+    digest = hashlib.sha256(b"source").hexdigest()
+    play.missing = {**MISSING, "checksum": f"sha256:{digest}", "sources": [digest]}
+    play.run("web1", origins=[origin], checksum=f"sha256:{digest}")
     return next(arguments.get("pushed") for _name, _leaf, arguments in play.calls if arguments.get("build") == "now")
 
 
-def test_the_source_is_brought(play: Play, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_brought(play: Play, server: str) -> None:
     digest = hashlib.sha256(b"source").hexdigest()
-    monkeypatch.setitem(MISSING, "sources", [digest])
+    play.answers["bundle"] = bundles.answer(source={"sha256": digest})
     ANSWERS["source.tar.bz2"] = b"source"
     Handler.asked.clear()
     pushed = source_of(play, f"{server}/source.tar.bz2")
@@ -313,10 +305,9 @@ def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:
     assert play.calls[0][2]["version"] == "5.9.0"
     result = play.run("web1", version="5.1.0", latest=True)
     assert result["msg"] == "latest: it excludes version and checksum; leave out the one or the other."
-    missing = {**MISSING, "checksum": f"sha256:{S}"}
-    found = action.with_missing({"latest": True, "missing": missing, "keep": 1})
-    assert found == {"latest": False, "missing": missing, "keep": 1, "version": "5.3.1", "checksum": f"sha256:{S}"}
-    assert action.with_missing({"latest": True}) == {"latest": True}
+    missing = {**MISSING, "version": "5.9.0", "checksum": f"sha256:{D}", "sources": [D]}
+    wanted: t.Dict[str, t.Any] = {"latest": True, "latest_url": f"{server}/new", "build": "chosen", "missing": missing}
+    assert play.run("web2", **wanted)["version"] == "5.9.0"
 
 
 def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> None:
@@ -325,3 +316,71 @@ def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> No
     assert play.calls[0][2]["scopes"] == {"host": True, "texts": rendering.render("/opt/jemalloc", host=True)}
     play.run("web1", scopes="host=true")  # no mapping; what it is, is for the module to say
     assert play.calls[1][2]["scopes"] == "host=true"
+
+
+REFUSED = "web1: the answer of its module jemalloc is refused, missing"
+FORM = "is not of the form that it has to have"
+OTHER = "is not what this task asks for"
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"sources": ["{planted}"]}, f".sources {FORM}"),
+        ({"sources": ["/dev/zero"]}, f".sources {FORM}"),
+        ({"sources": [5]}, f".sources {FORM}"),
+        ({"sources": "x"}, f".sources {FORM}"),
+        ({"sources": ["a\0b"]}, f".sources {FORM}"),
+        ({"sources": ["0" * 64]}, f".sources {OTHER}"),
+        ({"sources": []}, f".sources {OTHER}"),
+        ({"archives": ["http://127.0.0.1:1/admin/delete?all=1&x="]}, f" {FORM}"),
+        ({"architecture": "\x1b[2J\x1b]0;x\a"}, f".architecture {FORM}"),
+        ({"libc_version": "1.x"}, f".libc_version {FORM}"),
+        ({"lg_page": "12"}, f".lg_page {FORM}"),
+        ({"version": "5.1.0"}, f".version {OTHER}"),
+        ({"checksum": f"sha256:{D}"}, f".checksum {OTHER}"),
+        ({"options": {"cxx": True, "prof": False, "lg_page": None}}, f".options {OTHER}"),
+    ],
+)
+def test_what_a_host_says_is_missing_and_cannot_be(
+    play: Play, early: bool, change: t.Dict[str, t.Any], wrong: str
+) -> None:
+    planted = play.directory / "authorized_keys"
+    planted.write_text("key")
+    play.missing = {**MISSING, **change}
+    if change.get("sources") == ["{planted}"]:
+        play.missing["sources"] = [str(planted)]
+    if early:
+        result = play.run("web1")
+    else:  # as the role hands on what an earlier task registered
+        result = play.run("web1", _delegate="builder", build="chosen", missing=play.missing, method="source")
+    assert (result["failed"], set(result)) == (True, {"failed", "msg"})
+    assert result["msg"].startswith(f"{REFUSED}{wrong}. Nothing of it was used. ")
+    assert planted.read_text() == "key"
+    assert not (play.directory / "cache").exists()
+    assert play.builds() == []
+    play.missing = MISSING
+    assert play.run("web2")["changed"]  # the others go on
+
+
+@pytest.mark.parametrize("arguments", [{"method": "package"}, {"version": "previous"}, {"state": "absent"}])
+def test_what_is_missing_where_nothing_can_be(play: Play, arguments: t.Dict[str, t.Any]) -> None:
+    result = play.run("web1", **arguments)
+    assert result["msg"].startswith(f"{REFUSED} is set where this task leaves nothing to build. ")
+    assert play.builds() == []
+
+
+def test_options_as_a_play_may_write_them(play: Play) -> None:
+    play.missing = bundles.missing(options={"cxx": True, "prof": False, "lg_page": 16})
+    play.answers["bundle"] = bundles.answer(options=play.missing["options"])
+    assert play.run("web1", options={"cxx": "yes", "lg_page": "16"})["changed"]
+    result = play.run("web2", options={"cxx": "perhaps"})
+    assert result["msg"].startswith("options: ")
+
+
+def test_a_bundle_that_is_none(play: Play) -> None:
+    play.answers["bundle"] = {"content": "eA=="}
+    result = play.run("web1")
+    assert result["msg"].startswith("web1: the answer of its module jemalloc_bundle is refused, content is no bundle")
+    assert os.listdir(str(play.directory / "cache" / "bundles")) == []

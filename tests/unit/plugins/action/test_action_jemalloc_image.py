@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import pathlib
@@ -18,27 +17,13 @@ from ansible import constants
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as base
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_image as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from tests import bundles
 
-SOURCE = catalogue.RELEASES["5.3.1"].sha256
-OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
-MISSING: t.Dict[str, t.Any] = {
-    "version": "5.3.1",
-    "checksum": None,
-    "sources": [SOURCE],
-    "options": OPTIONS,
-    "archives": [],
-    "architecture": "x86_64",
-    "libc": "musl",
-    "libc_version": "",
-    "lg_page": 12,
-}
-RECEIPT = {
-    "release": "5.3.1",
-    "source": {"sha256": SOURCE},
-    "platform": {"architecture": "x86_64", "libc": "musl", "libc_lowest": "", "lg_page": 12},
-    "options": OPTIONS,
-}
-BUILT = {"content": base64.b64encode(b"bundle").decode("ascii"), "receipt": RECEIPT}
+MADE_FOR = {"architecture": "x86_64", "libc": "musl", "libc_lowest": "", "lg_page": 12}
+MISSING = bundles.missing(libc="musl", libc_version="")
+BUNDLE = bundles.packed(platform=MADE_FOR)
+ANSWER = bundles.answer(platform=MADE_FOR)
+BUILT = {"content": ANSWER["content"], "receipt": ANSWER["receipt"]}
 
 
 class Play:
@@ -96,7 +81,7 @@ def test_what_is_built_for_one_image_is_there_for_the_next(play: Play, check: bo
     play.said.clear()
     assert play.run(check, tag="b") == {"changed": True, "built": None}
     assert play.said == ([] if check else ["web: taking jemalloc 5.3.1 as built on web"])
-    digest = hashlib.sha256(b"bundle").hexdigest()
+    digest = hashlib.sha256(BUNDLE).hexdigest()
     assert play.calls[-1] == {
         "tag": "b",
         "build": "now",

@@ -21,7 +21,7 @@ HOSTS = {"a": "2.41", "b": "2.31", "c": "2.36", "d": "2.31"}
 def need(libc_version: str = "2.36", version: str = "5.3.1") -> caching.Need:
     """Return what a host with that C library lacks."""
     here = {"architecture": "x86_64", "libc": "glibc", "libc_version": libc_version, "lg_page": 12}
-    return caching.need_of({"version": version, "sources": [], "archives": [], "options": {}, **here})
+    return caching.need_of({"version": version, "sources": [], "options": {}, **here})
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(HOSTS)))

@@ -18,7 +18,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as
 
 S = "5" * 64
 HERE = {"architecture": "x86_64", "libc": "glibc", "libc_version": "2.36", "lg_page": 12}
-NEED = caching.need_of({"version": "5.3.1", "sources": [S], "archives": [], "options": {}, **HERE})
+NEED = caching.need_of({"version": "5.3.1", "sources": [S], "options": {}, **HERE})
 RECEIPT = {
     "release": "5.3.1",
     "source": {"sha256": S},
