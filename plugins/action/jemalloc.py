@@ -155,14 +155,19 @@ class ActionModule(ActionBase):
         return done
 
     def _find(self, cache: caching.Cache, need: caching.Need) -> t.Optional[t.Tuple[str, caching.Entry]]:
-        """Return a bundle that fits, of a builder that the host trusts, from the cache or from a mirror of one."""
-        found = cache.find(need, self._trust.builders)
+        """Return a bundle that fits, of a builder that the host trusts, from the cache or from a mirror of one.
+
+        A host that found none before takes that of the host which builds for it in this run.
+        """
+        trusted = self._trust.builders
+        chosen = trusted & {self._chosen(need)} if self._own["missing"] else ()
+        found = cache.find(need, chosen) or cache.find(need, trusted)
         address = self._own["cache_mirror"]
         if found or not address or self._task.check_mode:
             return found
         checksum = self._own["cache_mirror_checksum"]
         mirror.find(mirror.check(str(address), checksum), checksum, need, cache, self._progress("a bundle"))
-        return cache.find(need, self._trust.builders)
+        return cache.find(need, trusted)
 
     def _no_bundle(self, cache: caching.Cache, need: caching.Need) -> str:
         """Say that there is no bundle, and which there are."""
@@ -211,13 +216,13 @@ class ActionModule(ActionBase):
         """Build, if this is the first host that can for its part of the fleet; else wait for that one's bundle."""
         if self._task.check_mode:
             return self._module(build="now")
-        since = time.monotonic()
+        since, trusted = time.monotonic(), self._trust.builders
         while True:
             chosen = self._chosen(need)
-            found = cache.find(need, {chosen}) or cache.find(need, self._trust.builders)
+            found = cache.find(need, trusted & {chosen}) or cache.find(need, trusted)
             if found:
                 return self._push(found, look)
-            if chosen in ("", self._builder) or time.monotonic() - since > PATIENCE:
+            if chosen == self._builder or chosen not in trusted or time.monotonic() - since > PATIENCE:
                 return self._build(cache, need)
             if cache.wait(need.lock(chosen), lambda owner: self._say_waiting(need, owner)):
                 since = time.monotonic()

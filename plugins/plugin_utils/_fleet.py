@@ -31,7 +31,7 @@ _PREFIX = "preload-jemalloc-missing-"
 class Trust:
     """A host, its position in the inventory, and the hosts whose builds it takes.
 
-    named has the hosts that the operator named to build for all; shared says whether builds leave their hosts at all.
+    named: the operator named them. shared: the host is one of several that share what they build.
     """
 
     host: str
@@ -50,11 +50,10 @@ def trust(host: str, groups: t.Mapping[str, t.Sequence[str]], build_host: str, s
         )
     inventory = groups.get("all", ())
     position = inventory.index(host) if host in inventory else len(inventory)
-    builders: t.Sequence[str] = ()
+    shared = shared and (bool(build_host) or host in inventory)
+    builders: t.Sequence[str] = inventory[:position] if shared else ()
     if build_host:
         builders = groups.get(build_host, (build_host,))
-    elif shared and host in inventory:
-        builders = inventory[:position]
     return Trust(host, position, frozenset([host, *builders]), bool(build_host), shared)
 
 

@@ -103,6 +103,11 @@ def test_fits(cache: caching.Cache, made: dict[str, t.Any], lacking: dict[str, t
     assert find(cache, "web1", **lacking) == (None if reason else ("web1", digest(data)))
 
 
+def test_what_an_index_says_may_be_wrong() -> None:
+    for lowest in ("new", None):
+        assert caching.fits(packed.manifest(platform=packed.platform(libc_lowest=lowest)), need()) is (lowest is None)
+
+
 @pytest.mark.parametrize(("made", "asked", "reason"), FITS)
 def test_a_bundle_that_is_not_what_was_asked_for(
     cache: caching.Cache, made: dict[str, t.Any], asked: dict[str, t.Any], reason: str

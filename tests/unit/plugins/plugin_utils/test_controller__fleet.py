@@ -59,7 +59,7 @@ def builders(directory: pathlib.Path, hosts: t.Mapping[str, str]) -> dict[str, s
 def test_trust(host: str, build_host: str, shared: bool, takes: t.Iterable[str]) -> None:
     found = trust(host, build_host=build_host, shared=shared)
     assert found.builders == frozenset(takes)
-    assert (found.named, found.shared) == (bool(build_host), shared)
+    assert (found.named, found.shared) == (bool(build_host), shared and host != "localhost")
 
 
 def test_a_build_host_and_no_sharing() -> None:
