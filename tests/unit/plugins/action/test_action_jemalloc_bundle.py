@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_bundle as action
-from tests import bundles
+from tests.unit import packed
 
 
 def listed(name: str, data: bytes) -> str:
@@ -55,9 +55,8 @@ def run(
     return dict(plugin.run(task_vars={"inventory_hostname": "web1"}))
 
 
-MADE_FOR = {"architecture": "x86_64", "libc": "musl", "libc_lowest": "", "lg_page": 12}
-PACKED = bundles.answer(platform=MADE_FOR)
-DATA = bundles.packed(platform=MADE_FOR)
+DATA = packed.bundle(platform=packed.platform(libc="musl", libc_lowest=""))
+PACKED = packed.answer(DATA)
 
 
 def test_the_action(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +108,7 @@ REFUSED = "web1: the answer of its module jemalloc_bundle is refused, "
         ({"version": "../../5.3.1"}, "version is not of the form that it has to have"),
         ({"version": "5.3.0"}, "version is not that of the bundle in content"),
         ({"sha256": "0" * 64}, "sha256 is not that of the bundle in content"),
-        ({"receipt": bundles.answer()["receipt"]}, "receipt is not that of the bundle in content"),
+        ({"receipt": packed.answer(packed.bundle())["receipt"]}, "receipt is not that of the bundle in content"),
         ({"receipt": {}}, "receipt is not that of the bundle in content"),
         ({"content": None}, "content is no text for at most 16 MiB"),
         ({"content": "\x1b[2J"}, "content is not in Base64"),

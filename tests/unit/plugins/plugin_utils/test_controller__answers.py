@@ -14,7 +14,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
-from tests import bundles
+from tests.unit import packed
 
 DONE: t.Dict[str, t.Any] = {
     "changed": True,
@@ -69,7 +69,7 @@ def test_check() -> None:
         ({"current": "\x1b"}, "current"),
         ({"previous": []}, "previous"),
         ({"missing": {}}, "missing.version"),
-        ({"missing": {**bundles.missing(), "archives": []}}, "missing"),
+        ({"missing": {**packed.missing(), "archives": []}}, "missing"),
         ({"diff": []}, "diff"),
         ({"diff": {"before": {}, "after": {}}}, "diff.before.installations"),
         ({"diff": {"before": {**DONE["diff"]["before"], "current": 1}, "after": {}}}, "diff.before.current"),
@@ -85,11 +85,11 @@ def test_no_mapping(answer: t.Any) -> None:
 
 
 def test_need_of() -> None:
-    need = answers.need_of("web1", "jemalloc", bundles.missing(), {"version": "", "options": None})
+    need = answers.need_of("web1", "jemalloc", packed.missing(), {"version": "", "options": None})
     assert (need.version, need.here) == ("5.3.1", platform.Here("x86_64", "glibc", "2.36", 12))
     assert need.sources[0] == catalogue.RELEASES["5.3.1"].sha256
     checksum = f"sha256:{'A' * 64}"
-    missing = bundles.missing(version="9.9.9", checksum=checksum.lower().replace("sha", "sha"), sources=["a" * 64])
+    missing = packed.missing(version="9.9.9", checksum=checksum.lower().replace("sha", "sha"), sources=["a" * 64])
     need = answers.need_of("web1", "jemalloc", missing, {"version": "9.9.9", "checksum": checksum})
     assert (need.version, need.sources) == ("9.9.9", ("a" * 64,))
     with pytest.raises(JemallocError, match=r"^version: jemalloc 9\.9\.9 is not a known release; "):
