@@ -45,7 +45,7 @@ class Request:
     """What to install, where to, and how: the wish with all that only doing it needs.
 
     bundle and source are what is tried first, because the user named it or the controller brought it. Without build
-    the release is not built here.
+    the release is not built here. builder is the host that built the bundle, as far as the controller knows.
     """
 
     prefix: str
@@ -57,6 +57,7 @@ class Request:
     source: t.Optional[source.Candidate] = None
     build: bool = True
     build_packages: bool = True
+    builder: str = ""
 
 
 class NothingFitsError(Exception):
@@ -96,6 +97,7 @@ def request(params: t.Mapping[str, t.Any], release: catalogue.Release, wish: sto
         places.get("source"),
         params["build"] == "now",
         params["build_packages"],
+        pushed.get("builder") or "",
     )
 
 
@@ -107,7 +109,7 @@ def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[st
     if wanted.wish.method == "package" or wanted.bundle:
         return None
     if not wanted.build:
-        return missing(host, wanted)
+        return missing(wanted)
     if wanted.wish.method == "bundle":
         raise JemallocError(
             "bundle: method: bundle needs a bundle; name its file or URL, or call this module by its whole name, so "
@@ -118,18 +120,14 @@ def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[st
     return None
 
 
-def missing(host: Host, wanted: Request, here: t.Optional[platform.Here] = None) -> t.Dict[str, t.Any]:
-    """Return what a build has to be that does here, and where the host's distribution may have its source.
-
-    here is what it is for, where that is not this host.
-    """
+def missing(wanted: Request, here: t.Optional[platform.Here] = None) -> t.Dict[str, t.Any]:
+    """Return what a build has to be that does here; here is what it is for, where that is not this host."""
     digests = [wanted.release.sha256, *(packing.sha256 for packing in wanted.release.packings)]
     return {
         "version": wanted.release.version,
         "checksum": f"sha256:{wanted.wish.source}" if wanted.wish.source else None,
         "sources": digests,
         "options": wanted.options.as_dict(),
-        "archives": host.archive_roots() if wanted.release.packings else [],
         **dataclasses.asdict(here or platform.here()),
     }
 
@@ -168,7 +166,7 @@ def check_tools(host: Host, request: Request, needed: t.Sequence[str] = ()) -> t
 def carry_out(host: Host, request: Request, plan: store.Plan, undo: publish.Undo) -> t.Dict[str, t.Any]:
     """Do what a plan says, recording the steps back; return what only doing it tells.
 
-    That is where it came from (origin), and which packages were installed for it (packages).
+    That is where it came from (origin), which host built it (builder), and the packages that were installed for it.
     """
     done: t.Dict[str, t.Any] = {}
     if plan.install:
@@ -242,7 +240,7 @@ def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.
             what = "built from source" if request.build else "not taken"
             host.warn(f"It is {what}, as the bundle does not do: {error}")
     if staged is None and not request.build:
-        raise NothingFitsError(missing(host, request))
+        raise NothingFitsError(missing(request))
     if staged is None:
         staged = _from_source(host, request, staging)
     library = os.path.join(staged.tree, "lib", staged.receipt["library"])
@@ -252,7 +250,11 @@ def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.
     publish.complete(staged.tree, request.prefix, receipt)
     publish.publish(request.prefix, staged.tree, request.release.version, undo)
     labels.restore(host.run, [f"{request.prefix}/{request.release.version}"])
-    return {"origin": receipt["origin"], "packages": list(staged.packages)}
+    return {
+        "origin": receipt["origin"],
+        "packages": list(staged.packages),
+        "builder": receipt.get("builder"),
+    }
 
 
 def _from_source(host: Host, request: Request, staging: str) -> _Staged:
@@ -337,6 +339,8 @@ def _from_bundle(host: Host, request: Request, staging: str) -> _Staged:
     bundle.settle(tree, portable, home)
     receipt = {key: value for key, value in portable.items() if key != "files"}
     receipt.update(origin=str(place), method="bundle", bundle=place.sha256, home=home)
+    if request.builder:
+        receipt["builder"] = request.builder
     return _Staged(tree, receipt)
 
 
