@@ -10,6 +10,7 @@ import json
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
+from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as packing
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 
 OPTIONS: dict[str, t.Any] = {"cxx": False, "prof": False, "lg_page": None}
@@ -49,3 +50,8 @@ def bundle(library: bytes = b"library", **more: t.Any) -> bytes:
             f"{top}/lib/libjemalloc.so.2": (library, False),
         }
     )
+
+
+def manifest_of(data: bytes) -> dict[str, t.Any]:
+    """Return the manifest of a bundle."""
+    return packing.read_manifest(data)
