@@ -1,4 +1,4 @@
-"""The one exception that every part raises for what an operator has to mend, and sentences for errors of the system."""
+"""Messages: the one exception for what an operator has to mend, errors of the system, and URLs without passwords."""
 
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -9,11 +9,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import typing as t
+
+# The user name and password of a URL: up to the last @ before its path, or a password that holds a slash itself.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@]*:(?![0-9]*(?:[/?#\s]|\Z))[^\s@]*@)")
+
+# What only this host can mend: its disks, its memory, and the rights of this process.
+_OF_HOST = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+)
 
 
 class JemallocError(Exception):
     """What was wrong, where, and what to do, in one sentence; a module hands it to fail_json()."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
+
+
+def shown(text: str) -> str:
+    """Return a text whose URLs hold no user name and no password."""
+    return _CREDENTIALS.sub("", text)
+
+
+def credentials(value: t.Any) -> t.Set[str]:
+    """Return the user names and passwords of all URLs in the arguments of a module."""
+    if isinstance(value, str):
+        return {found.rstrip("@") for found in _CREDENTIALS.findall(value)} - {""}
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return {found for each in values for found in credentials(each)}
+
+
+def is_of_host(error: OSError) -> bool:
+    """Whether an error comes from this host's own disk, memory or rights, so that no other download source helps."""
+    return error.errno in _OF_HOST
 
 
 def of_system(error: OSError, place: str, so_far: str = "") -> str:
