@@ -21,7 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _archive a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as shared
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
@@ -95,6 +95,9 @@ class ActionModule(ActionBase):
             result.update(self._install(str(arguments.get("build") or "now")))
         except JemallocError as error:
             return {**result, "failed": True, "msg": str(error)}
+        except OSError as error:
+            msg = f"On the controller: {of_system(error, constants.DEFAULT_LOCAL_TMP)}"
+            return {**result, "failed": True, "msg": msg}
         return result
 
     def _install(self, build: str) -> Result:

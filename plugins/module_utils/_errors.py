@@ -14,8 +14,14 @@ import os
 import re
 import typing as t
 
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
 # The user name and password of a URL: up to the last @ before its path, or a password that holds a slash itself.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#:@]*:(?![0-9]*(?:[/?#\s]|\Z))[^\s@]*@)")
+
+# The arguments of modules that can be URLs, which are shown with the result.
+_URLS = ("origins", "bundle", "latest_url", "cache_mirror")
 
 # What only this host can mend: its disks, its memory, and the rights of this process.
 _OF_HOST = (
@@ -36,12 +42,13 @@ def shown(text: str) -> str:
     return _CREDENTIALS.sub("", text)
 
 
-def credentials(value: t.Any) -> t.Set[str]:
-    """Return the user names and passwords of all URLs in the arguments of a module."""
-    if isinstance(value, str):
-        return {found.rstrip("@") for found in _CREDENTIALS.findall(value)} - {""}
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return {found for each in values for found in credentials(each)}
+def hide_credentials(module: AnsibleModule) -> None:
+    """Keep the user names and passwords of URLs in a module's arguments out of whatever Ansible shows of these."""
+    named = (module.params.get(name) for name in _URLS)
+    urls = [each for value in named for each in (value if isinstance(value, list) else [value or ""])]
+    module.no_log_values.update(
+        found.rstrip("@") for url in urls for found in _CREDENTIALS.findall(url) if found != "@"
+    )
 
 
 def is_of_host(error: OSError) -> bool:
@@ -55,5 +62,6 @@ def of_system(error: OSError, place: str, so_far: str = "") -> str:
     so_far says how the host is left, where the user's rights are not to blame.
     """
     lacks_rights = isinstance(error, PermissionError) and os.geteuid() != 0
-    rest = "run this as root (become: true)" if lacks_rights else so_far
+    remedies = ["make room there"] if error.errno in (errno.ENOSPC, errno.EDQUOT) else []
+    rest = "run this as root (become: true)" if lacks_rights else "; ".join([so_far, *remedies] if so_far else remedies)
     return f"{error.filename2 or error.filename or place}: {error.strerror}{f'; {rest}' if rest else ''}."

@@ -16,7 +16,7 @@ import shutil
 import stat
 import typing as t
 
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, is_of_host, shown
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, shown
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

@@ -179,7 +179,11 @@ def _causes() -> str:
     ours = store.library("")
     return "".join(
         f" {path} preloads {entry}, which "
-        + ("is missing until this run has installed it." if entry.endswith(ours) else "does not exist; remove it there.")
+        + (
+            "is missing until this run has installed it."
+            if entry.endswith(ours)
+            else "does not exist; remove it there."
+        )
         for entry, path in stale.items()
     )
 

@@ -19,6 +19,7 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 ENVIRONMENT = [
     "/usr/bin/env",
@@ -226,7 +227,7 @@ def test_build(
         ["make", f"-j{jobs}", f"DESTDIR={work}/root", "install_bin", "install_lib_shared"],
     ]
     front = ["become", work, *ENVIRONMENT, f"TMPDIR={work}/tmp"]
-    assert run.calls == [([*front, *step], work, None) for step in steps]
+    assert run.calls == [(with_errors([*front, *step]), work, None) for step in steps]
 
 
 def test_build_that_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
