@@ -127,7 +127,7 @@ def missing(host: Host, wanted: Request, here: t.Optional[platform.Here] = None)
         "checksum": f"sha256:{wanted.wish.source}" if wanted.wish.source else None,
         "sources": digests,
         "options": wanted.options.as_dict(),
-        "archives": host.archive_roots() if wanted.release.packings else [],
+        "archives": [shown(root) for root in host.archive_roots()] if wanted.release.packings else [],
         **dataclasses.asdict(here or platform.here()),
     }
 

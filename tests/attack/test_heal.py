@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import typing as t
 from pathlib import Path
@@ -105,6 +106,11 @@ def test_no_dbus(host: lab.Host, via: str) -> None:
 SECRET = "s3cret"
 
 
+def check_hidden(printed: str) -> None:
+    """See that the password is nowhere in a text; where it is, show its place alone."""
+    assert re.findall(rf".{{0,200}}{SECRET}.{{0,60}}", printed) == []
+
+
 def test_passwords_are_not_shown(host: lab.Host) -> None:
     place = f"http://svc:{SECRET}@127.0.0.1:9/debian"
     host.shell(f"echo 'deb [trusted=yes] {place} bookworm main' > /etc/apt/sources.list.d/secret.list")
@@ -114,17 +120,15 @@ def test_passwords_are_not_shown(host: lab.Host) -> None:
         assert SECRET in host.shell(query)
         printed = host.play("-vvv", fails=True, bare=True, jemalloc_version="5.3.0")
         assert "127.0.0.1:9" in printed
-        assert SECRET not in printed
+        check_hidden(printed)
         printed = host.play("-vvv", fails=True, jemalloc_origins=[place], jemalloc_method="source")
         assert "origins: a URL holds a user name or password" in printed
-        assert SECRET not in printed
+        check_hidden(printed)
         host.play(jemalloc_services=[lab.SERVICE])
         # Nothing is to be installed now, so that nobody looks at them.
         printed = host.play("-vvv", jemalloc_services=[lab.SERVICE], jemalloc_origins=[place])
-        assert SECRET not in printed
-        assert SECRET not in host.shell(
-            "journalctl --no-pager; cat /opt/jemalloc/*/receipt.json /var/log/preload* || true"
-        )
+        check_hidden(printed)
+        check_hidden(host.shell("journalctl --no-pager; cat /opt/jemalloc/*/receipt.json /var/log/preload* || true"))
     finally:
         host.shell("rm /etc/apt/sources.list.d/secret.list")
 

@@ -305,3 +305,18 @@ def test_pack_can_be_unpacked(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.tar").write_bytes(archives.pack({"top/b": (b"2", True)}))
     assert archives.unpack(str(tmp_path / "a.tar"), str(tmp_path), "b") == str(tmp_path / "top")
     assert (tmp_path / "top" / "b").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+def test_unpack_to_a_disk_that_does_not_take_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*_arguments: t.Any) -> t.NoReturn:
+        raise error
+
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(archives.pack({"jemalloc-5.3.1/configure": (b"x", True)}))
+    monkeypatch.setattr(archives, "_extract", fail)
+    with pytest.raises(type(error)) as caught:
+        archives.unpack(str(path), str(tmp_path), "configure")
+    assert caught.value.filename == str(tmp_path)

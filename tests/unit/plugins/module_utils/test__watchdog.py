@@ -233,3 +233,15 @@ def test_a_trial_of_a_user_has_no_rights() -> None:
     command = ("/bin/sh", "-c", '[ "$(id -u):$(id -G)" = 65534:65534 ]')
     trials = [watchdog.Trial("of root", command), watchdog.Trial("of a user", command, unprivileged=True)]
     assert [trial.kind for trial in watchdog.attempt(trials)] == ["of root"]
+
+
+def test_what_a_trial_prints_anyway_does_not_count(path: pathlib.Path) -> None:
+    script = f"echo 'ERROR: ld.so: gone'; echo $$; ! grep -qs bad {path} || echo ERROR: ld.so: new"
+    noisy = watchdog.Trial("a program", ("/bin/sh", "-c", script))
+    (usable,) = watchdog.usable(
+        [noisy, watchdog.Trial("a service", ("/bin/false",)), watchdog.Trial("x", ("/missing",))]
+    )
+    assert usable.kind == "a program"
+    assert watchdog.attempt([usable]) == {}
+    path.write_text("bad")
+    assert watchdog.attempt([usable]) == {usable: "exit status 0: ERROR: ld.so: new"}
