@@ -50,7 +50,7 @@ def run_libraries(host: Host, scopes: preload.Scopes, prefix: str) -> None:
     """Run the libraries that are going to be preloaded, before anything refers to them."""
     for version in scopes.releases if scopes.host or scopes.units else []:
         name = "current" if version == scopes.current else version
-        preflight(host.run, store.library(prefix, name), prefix, everybody=bool(scopes.host))
+        preflight(host, store.library(prefix, name), prefix, everybody=bool(scopes.host))
 
 
 def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change], prefix: str) -> None:

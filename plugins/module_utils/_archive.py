@@ -18,7 +18,7 @@ import tarfile
 import typing as t
 import zlib
 
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, is_of_host
 
 #: The largest release so far is 0.9 MB packed and 7 MB unpacked, in 660 members up to 5 deep; these leave room for
 #: tenfold growth.
@@ -90,6 +90,9 @@ def unpack(archive: str, directory: str, holds: str) -> str:
                     raise JemallocError(f"it has two top directories, {top!r} and {first!r}")
                 _extract(tar, member, os.path.join(directory, name))
     except _UNREADABLE as error:
+        if isinstance(error, OSError) and is_of_host(error):
+            error.filename = error.filename or directory  # a write names no file
+            raise
         raise JemallocError(f"The archive {archive} cannot be unpacked: {error}.") from error
     except JemallocError as error:
         raise JemallocError(f"The archive {archive} is refused: {error}.") from error

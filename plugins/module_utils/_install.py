@@ -30,7 +30,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _platform 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, shown
 from ansible_collections.preload.jemalloc.plugins.module_utils._preflight import preflight
 
 if t.TYPE_CHECKING:
@@ -214,7 +214,7 @@ def verify(host: Host, found: store.Store, planned: store.Plan, version: str) ->
     """Run the wanted library again unless it is going to be replaced, and say which other installations are damaged."""
     wanted = found.installations.get(version)
     if wanted and not planned.install:
-        preflight(host.run, f"{found.prefix}/{version}/lib/{wanted.receipt['library']}")
+        preflight(host, f"{found.prefix}/{version}/lib/{wanted.receipt['library']}")
     damaged = [f"{each.version} ({each.damage})" for each in found.installations.values() if each.damage]
     others = [words for words in damaged if not words.startswith(f"{version} ")]
     if others:
@@ -244,7 +244,7 @@ def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.
     if staged is None:
         staged = _from_source(host, request, staging)
     library = os.path.join(staged.tree, "lib", staged.receipt["library"])
-    preflight(host.run, library)
+    preflight(host, library)
     when = datetime.datetime.now(datetime.timezone.utc)
     receipt = {**staged.receipt, "installed_at": when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "by": "preload.jemalloc"}
     publish.complete(staged.tree, request.prefix, receipt)
@@ -320,7 +320,7 @@ def keep_log(version: str, log: str) -> str:
     for directory in LOGS:
         path = log_path(directory, version)
         try:
-            files.write_file(path, log.encode("utf-8", "surrogateescape"), 0o600)
+            files.write_file(path, shown(log).encode("utf-8", "surrogateescape"), 0o600)
             break
         except OSError:
             continue

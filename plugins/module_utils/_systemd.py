@@ -290,8 +290,8 @@ def unit_files(user: bool = False, root: str = "/") -> t.Dict[str, str]:
 def shown(run: Run, unit: str, properties: t.Sequence[str], uid: t.Optional[int] = None) -> t.Dict[str, str]:
     """Return what systemd says of a unit at this moment, or the systemd of a user; several values stand in one line."""
     arguments = ["show", f"--property={','.join(properties)}", "--", unit]
-    _status, output = run([*command(uid), *arguments], None, None)
-    return {name: " ".join(values) for name, values in parse_show(output)[0].items()}
+    status, output = run([*command(uid), *arguments], None, None)
+    return {} if status else {name: " ".join(values) for name, values in parse_show(output)[0].items()}
 
 
 def shown_all(

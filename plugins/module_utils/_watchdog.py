@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _fence as fence
+from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -47,7 +48,8 @@ _KILLED = "the process that watched over it was killed"
 
 _HANGS = "it does not end within"
 
-# Bytes of what a trial prints that are enough to see what is wrong with it.
+# Bytes of what a trial prints that are read, and characters that are enough to see what is wrong with it.
+_MOST_OUTPUT = 1 << 16
 _MOST_WORDS = 200
 
 # A user without rights, by whom a set-user-ID program is one: the kernel's overflow user, nobody everywhere.
@@ -65,12 +67,16 @@ with open("/proc/self/maps") as maps:
 
 @dataclass(frozen=True)
 class Trial:
-    """A new process of some kind: its command, whether a user without rights starts it, and whether it may speak."""
+    """A new process of some kind: its command, whether an unprivileged user starts it, and what it may print.
+
+    silent: nothing but what is usual, which it prints without the library too.
+    """
 
     kind: str
     command: t.Tuple[str, ...]
     unprivileged: bool = False
     silent: bool = True
+    usual: str = ""
 
 
 def trials(library: str, systemd: bool) -> t.List[Trial]:
@@ -93,7 +99,32 @@ def trials(library: str, systemd: bool) -> t.List[Trial]:
 
 def attempt(chosen: t.Sequence[Trial], limit: float = TIME_LIMIT) -> t.Dict[Trial, str]:
     """Start all trials at once; return those that fail, or do not end within the limit of seconds, with the reason."""
-    failed: t.Dict[Trial, str] = {}
+    reasons = {trial: _reason(trial, *outcome) for trial, outcome in _outcomes(chosen, limit).items()}
+    return {trial: reason for trial, reason in reasons.items() if reason}
+
+
+def usable(chosen: t.Sequence[Trial]) -> t.List[Trial]:
+    """Return the trials that succeed as the host is now, each with what it prints anyway.
+
+    One that fails already, as a service does where there is no D-Bus, says nothing about a library.
+    """
+    outcomes = _outcomes(chosen, TIME_LIMIT)
+    return [replace(trial, usual=text) for trial, (status, text) in outcomes.items() if status == 0]
+
+
+def _reason(trial: Trial, status: t.Optional[int], text: str) -> str:
+    """Return why a trial failed by its outcome, empty when it did not; lines that it always prints do not count."""
+    if status is None:
+        return text
+    words = " ".join(preflight.new_lines(text, trial.usual).split())[:_MOST_WORDS]
+    if status or "ld.so" in words or (words and trial.silent):
+        return f"exit status {status}" + (f": {words}" if words else "")
+    return ""
+
+
+def _outcomes(chosen: t.Sequence[Trial], limit: float) -> t.Dict[Trial, t.Tuple[t.Optional[int], str]]:
+    """Start all trials at once; return how each ended: its exit status and output, or no status and the reason."""
+    found: t.Dict[Trial, t.Tuple[t.Optional[int], str]] = {}
     running: t.Dict[Trial, t.Tuple[subprocess.Popen[bytes], t.IO[bytes]]] = {}
     deadline = time.monotonic() + limit
     for trial in chosen:
@@ -110,7 +141,7 @@ def attempt(chosen: t.Sequence[Trial], limit: float = TIME_LIMIT) -> t.Dict[Tria
                 **(_WITHOUT_RIGHTS if trial.unprivileged and os.geteuid() == 0 else {}),
             )
         except OSError as error:
-            failed[trial] = f"it does not start ({error.strerror})"
+            found[trial] = None, f"it does not start ({error.strerror})"
         else:
             running[trial] = process, output
     while running and time.monotonic() < deadline:
@@ -118,15 +149,13 @@ def attempt(chosen: t.Sequence[Trial], limit: float = TIME_LIMIT) -> t.Dict[Tria
             status = process.poll()
             if status is not None:
                 output.seek(0)
-                words = " ".join(output.read(_MOST_WORDS).decode("utf-8", "replace").split())
-                if status or "ld.so" in words or (words and trial.silent):
-                    failed[trial] = f"exit status {status}" + (f": {words}" if words else "")
+                found[trial] = status, output.read(_MOST_OUTPUT).decode("utf-8", "replace")
                 del running[trial]
         time.sleep(_INTERVAL)
     for trial, (process, _output) in running.items():
-        failed[trial] = f"{_HANGS} {limit:g} s"
+        found[trial] = None, f"{_HANGS} {limit:g} s"
         _end(process)
-    return failed
+    return found
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -160,12 +189,10 @@ def activate(change: changes.Change, library: str, systemd: bool, lock: changes.
     """Replace /etc/ld.so.preload, and keep it so only if new processes start; return why not, empty when they do.
 
     A process of its own does both: it runs already, so that no library harms it, and it goes on when this one is
-    killed or its connection is cut. Trials that fail without the new file are no reason against it. When this returns
+    killed or its connection is cut. A trial that fails without the new file is no reason against it. When this returns
     that process has ended, so that it cannot write later.
     """
-    kinds = trials(library, systemd)
-    failing = attempt(kinds)
-    chosen = [_proving(trial) for trial in kinds if trial not in failing]
+    chosen = [_proving(trial) for trial in usable(trials(library, systemd))]
     mandate = Mandate(lock, fence.now() + _START_LIMIT)
     reader, writer = os.pipe()
     going, go = os.pipe()

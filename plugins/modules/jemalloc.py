@@ -314,7 +314,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, hide_credentials, of_system
 
 ARGUMENTS = {
     **arguments.LIBRARY,
@@ -513,6 +513,7 @@ def report(
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hide_credentials(module)
     try:
         prefix = store.check_prefix(module.params["prefix"])
         make = make_present if module.params["state"] == "present" else make_absent

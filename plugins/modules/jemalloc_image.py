@@ -269,7 +269,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _image_mak
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, hide_credentials, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS = {
@@ -365,6 +365,7 @@ def report(
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hide_credentials(module)
     try:
         result = run(module)
     except JemallocError as error:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible import constants
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 
 Result = t.Dict[str, t.Any]
@@ -39,6 +40,9 @@ class Action(ActionBase):
             return self._plain({**result, **self.answer()})
         except JemallocError as error:
             return self._plain({**result, "failed": True, "msg": str(error)})
+        except OSError as error:
+            msg = f"On the controller: {of_system(error, constants.DEFAULT_LOCAL_TMP)}"
+            return self._plain({**result, "failed": True, "msg": msg})
 
     def answer(self) -> Result:
         """Return the result of the action."""

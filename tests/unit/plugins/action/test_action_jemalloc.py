@@ -200,3 +200,13 @@ def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> No
     assert play.calls[0][2]["scopes"] == {"host": True, "texts": rendering.render("/opt/jemalloc", host=True)}
     play.run("web1", scopes="host=true")  # no mapping; what it is, is for the module to say
     assert play.calls[1][2]["scopes"] == "host=true"
+
+
+def test_a_full_disk_of_the_controller(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: t.Any) -> t.NoReturn:
+        raise OSError(28, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr(action.downloading, "download", full)
+    result = play.run("web1")
+    assert (result["failed"], play.builds()) == (True, [])
+    assert result["msg"] == "On the controller: /tmp/x: No space left on device; make room there."

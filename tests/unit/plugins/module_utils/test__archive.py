@@ -358,3 +358,18 @@ def test_read_file_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(JemallocError) as caught:
                 archives.read_file(bomb, "receipt.json", 2)
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+def test_unpack_to_a_disk_that_does_not_take_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*_arguments: t.Any) -> t.NoReturn:
+        raise error
+
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(archives.pack({"jemalloc-5.3.1/configure": (b"x", True)}))
+    monkeypatch.setattr(archives, "_extract", fail)
+    with pytest.raises(type(error)) as caught:
+        archives.unpack(str(path), str(tmp_path), "configure")
+    assert caught.value.filename == str(tmp_path)

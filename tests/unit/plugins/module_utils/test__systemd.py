@@ -171,6 +171,7 @@ def test_what_is_shown_of_a_unit() -> None:
         "PassEnvironment": "A B",
     }
     assert run.calls == [["systemctl", "show", "--property=ActiveState,PassEnvironment", "--", "puma.service"]]
+    assert systemd.shown(lambda *_given: (1, "Failed to connect to bus: No=thing"), "x.service", ("MainPID",)) == {}
     systemd.shown(run, "own.service", ("MainPID",), 65533)
     assert run.calls[-1] == [*systemd.command(65533), "show", "--property=MainPID", "--", "own.service"]
 

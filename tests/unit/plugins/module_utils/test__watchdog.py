@@ -284,3 +284,15 @@ def test_a_mandate(lock: changes.Lock) -> None:
     with pytest.raises(JemallocError) as caught:
         mandate(lock).check()
     assert str(caught.value) == f"Somebody removed {changes.LOCK}, so all files are as before."
+
+
+def test_what_a_trial_prints_anyway_does_not_count(path: pathlib.Path) -> None:
+    script = f"echo 'ERROR: ld.so: gone'; echo $$; ! grep -qs bad {path} || echo ERROR: ld.so: new"
+    noisy = watchdog.Trial("a program", ("/bin/sh", "-c", script))
+    (usable,) = watchdog.usable(
+        [noisy, watchdog.Trial("a service", ("/bin/false",)), watchdog.Trial("x", ("/missing",))]
+    )
+    assert usable.kind == "a program"
+    assert watchdog.attempt([usable]) == {}
+    path.write_text("bad")
+    assert watchdog.attempt([usable]) == {usable: "exit status 0: ERROR: ld.so: new"}
