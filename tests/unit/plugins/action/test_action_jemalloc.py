@@ -21,6 +21,7 @@ from ansible import constants
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 from tests.unit.plugins.action.releases import ANSWERS, D, Handler
@@ -331,7 +332,7 @@ def test_a_full_disk_of_the_controller(play: Play, monkeypatch: pytest.MonkeyPat
     def full(*_arguments: t.Any) -> t.NoReturn:
         raise OSError(28, "No space left on device", "/tmp/x")
 
-    monkeypatch.setattr(action.downloading, "download", full)
+    monkeypatch.setattr(downloading, "download", full)
     result = play.run("web1")
     assert (result["failed"], play.builds()) == (True, [])
     assert result["msg"] == "On the controller: /tmp/x: No space left on device; make room there."
