@@ -18,7 +18,7 @@ from tests.attack import heal_lab as lab
 from tests.conftest import Run
 
 WAYS = ("environment", "ld_so_preload")
-ENABLED = {"jemalloc_enabled": True, "jemalloc_services": [lab.SERVICE]}
+ENABLED: dict[str, t.Any] = {"jemalloc_enabled": True, "jemalloc_services": [lab.SERVICE]}
 
 #: What the dynamic linker says at the start of every program.
 NOISE = "cannot be preloaded"
@@ -62,7 +62,7 @@ def check_healthy(host: lab.Host, **wanted: t.Any) -> None:
 @pytest.mark.parametrize("how", ["removed", "unmounted"])
 @pytest.mark.parametrize("via", WAYS)
 def test_the_store_is_gone(host: lab.Host, via: str, how: str) -> None:
-    wanted = {**ENABLED, "jemalloc_enabled_via": via}
+    wanted: dict[str, t.Any] = {**ENABLED, "jemalloc_enabled_via": via}
     if how == "unmounted":
         host.shell("mkdir -p /opt/jemalloc && mount -t tmpfs tmpfs /opt/jemalloc && chmod 755 /opt/jemalloc")
     host.play(**wanted)
@@ -71,6 +71,8 @@ def test_the_store_is_gone(host: lab.Host, via: str, how: str) -> None:
     host.shell(f"systemctl restart {lab.SERVICE}")  # as at the next boot
     assert NOISE in host.login("/bin/true")
     assert host.mapped() == set()
+    printed = host.play(fails=True, bare=True, jemalloc_version="previous", **wanted)
+    assert "version: there is no previous installation in /opt/jemalloc to go back to; name a release" in printed
     printed = host.play(**wanted)
     assert "[ERROR]" not in printed
     check_healthy(host, **wanted)

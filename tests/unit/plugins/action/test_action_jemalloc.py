@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 from tests.unit import packed
@@ -206,7 +207,7 @@ def test_a_full_disk_of_the_controller(play: Play, monkeypatch: pytest.MonkeyPat
     def full(*_arguments: t.Any) -> t.NoReturn:
         raise OSError(28, "No space left on device", "/tmp/x")
 
-    monkeypatch.setattr(action.downloading, "download", full)
+    monkeypatch.setattr(downloading, "download", full)
     result = play.run("web1")
     assert (result["failed"], play.builds()) == (True, [])
     assert result["msg"] == "On the controller: /tmp/x: No space left on device; make room there."
