@@ -14,6 +14,7 @@ description:
     the library that is wanted.
   - A service for which that proof does not come in time goes back to what it was, which is the release that it mapped
     before or no drop-in of ours, and is restarted. The module then fails with the reason.
+  - A user's own systemd that does not answer within 5 seconds is left alone with its services, and a warning says so.
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:
