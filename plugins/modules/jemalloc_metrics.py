@@ -38,6 +38,7 @@ options:
         C(--collector.textfile.directory). The default is that of the packages of Debian and Ubuntu.
       - It has to be there, and is never made or removed. Metrics in a directory that no exporter reads would be lost
         without a word, so have the exporter installed before.
+      - It may belong to the exporter's user. A link in its path that a user other than root may have made is refused.
       - With O(state=absent) it only counts where no service is there to say it.
     type: path
     default: /var/lib/prometheus/node-exporter

@@ -16,6 +16,7 @@ description:
     before or no drop-in of ours, and is restarted. The module then fails with the reason.
   - That takes the lock of M(preload.jemalloc.jemalloc_preload), and rolls back only what O(services[].written) says. A
     drop-in that another run changed since is left as it is, the service runs with that, and the module fails.
+  - A user's own systemd that does not answer within 5 seconds is left alone with its services, and a warning says so.
 author:
   - The preload.jemalloc contributors (@preload)
 extends_documentation_fragment:

@@ -78,6 +78,10 @@ def test_what_is_no_directory(directory: str) -> None:
         timer.check_directory(directory)
 
 
+def test_a_directory_that_is_not_there_is_not_refused(tmp_path: pathlib.Path) -> None:
+    assert timer.refusal(str(tmp_path / "missing")) == ""
+
+
 def test_directory(tmp_path: pathlib.Path) -> None:
     assert timer.check_directory(f"{tmp_path}/") == str(tmp_path)
     missing = f"{tmp_path}/missing"
