@@ -28,6 +28,8 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as 
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _role as role
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _variables as variables_util
 
 #: Arguments that only the controller's half reads, with their defaults, which are those of the module.
 CONTROLLER: t.Dict[str, t.Any] = {
@@ -87,15 +89,38 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         self._variables = task_vars or {}
         self._host = str(self._variables.get("inventory_hostname", ""))
+        arguments = dict(self._task.args)
+        if boolean(arguments.pop("from_variables", False), strict=False):
+            return {**result, **self._run_for_role(arguments)}
+        return {**result, **self._run(arguments)}
+
+    def _run_for_role(self, given: t.Dict[str, t.Any]) -> Result:
+        """Take the arguments from the variables of the role, and say which tasks come next."""
         try:
-            arguments = with_latest(with_missing(dict(self._task.args)), constants.DEFAULT_LOCAL_TMP)
+            variables = variables_util.converted(variables_util.said(self._variables, self._templar.template))
+        except JemallocError as error:
+            return {"failed": True, "msg": str(error)}
+        found = {"variables": role.shown(variables), "releases": role.releases(variables)}
+        if variables["state"] == "absent":  # the module comes last then
+            return {**found, "changed": False, "next": "remove"}
+        arguments = role.options(variables, given)
+        if "scopes" not in arguments and not given:
+            arguments["scopes"] = role.scopes(variables)
+        result = {**self._run(arguments), **found}
+        if result.get("failed"):
+            return {**result, "msg": role.in_variables(str(result.get("msg", "")))}
+        return {**result, "next": role.next_tasks(variables, result)}
+
+    def _run(self, given: t.Dict[str, t.Any]) -> Result:
+        """Return the result for arguments."""
+        try:
+            arguments = with_latest(with_missing(given), constants.DEFAULT_LOCAL_TMP)
             self._arguments, self._own = split(arguments)
             if isinstance(self._arguments.get("scopes"), dict):
                 self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
-            result.update(self._install(str(arguments.get("build") or "now")))
+            return self._install(str(arguments.get("build") or "now"))
         except JemallocError as error:
-            return {**result, "failed": True, "msg": str(error)}
-        return result
+            return {"failed": True, "msg": str(error)}
 
     def _install(self, build: str) -> Result:
         """Let the host have what it lacks."""
