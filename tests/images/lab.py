@@ -123,7 +123,7 @@ class Images:
             "base": base,
             "tag": self.name(tag),
             "jemalloc_cache": str(self.cache),
-            "jemalloc_builder": self.builder,
+            "jemalloc_image_builder": self.builder,
             "jemalloc_build_packages": False,
             **variables,
         }

@@ -14,9 +14,7 @@ from ansible_collections.preload.jemalloc.plugins.filter import variable
 def test_a_variable() -> None:
     convert = variable.FilterModule().filters()["variable"]
     assert convert("1,100%", "jemalloc_serial") == ["1", "100%"]
-    with pytest.raises(
-        AnsibleFilterError, match=r"^jemalloc_serial: true is not a list. Nothing was changed. Write it"
-    ):
+    with pytest.raises(AnsibleFilterError, match=r"^jemalloc_serial: true is not a list. Nothing was changed. Write"):
         convert(True, "jemalloc_serial")
     with pytest.raises(AnsibleFilterError, match=r"^variable: there is no variable 'serial'; docs/variables.md lists"):
         convert(1, "serial")
