@@ -217,6 +217,10 @@ def test_a_builder_that_gets_its_compiler(
 ) -> None:
     builder = run(str(ROOT / ".ci" / "build-image"), "bullseye").splitlines()[-1]
     shutil.rmtree(images.cache, ignore_errors=True)
-    more: dict[str, t.Any] = {"jemalloc_image_builder": builder, "jemalloc_build_packages": True, "jemalloc_enabled": True}
+    more: dict[str, t.Any] = {
+        "jemalloc_image_builder": builder,
+        "jemalloc_build_packages": True,
+        "jemalloc_enabled": True,
+    }
     assert "building" in images.play(debian("bullseye"), "packages", **release("9.9.9"), **more).output
     assert images.mapped(images.name("packages"), "cat", lab.MAPS) == {LIBRARY}
