@@ -66,7 +66,7 @@ def readers() -> dict[str, set[str]]:
     """Return the playbooks that do not call the role and read a variable of it, by the variable."""
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "playbooks").glob("*.yml")):
-        for name in re.findall(r"__jemalloc\.(\w+)", path.read_text(encoding="utf-8")):
+        for name in re.findall(r"__jemalloc_given\.(\w+)", path.read_text(encoding="utf-8")):
             found.setdefault(f"{variables.PREFIX}{name}", set()).add(path.stem)
     return found
 

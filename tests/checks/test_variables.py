@@ -80,7 +80,7 @@ def test_no_template_of_the_role_reads_a_variable() -> None:
 
 def converted_names(name: str) -> set[str]:
     """Return the variables that a file reads of those that are converted."""
-    return set(re.findall(r"(?:__jemalloc|\.variables)\.(\w+)", read(name)))
+    return set(re.findall(r"(?:__jemalloc_given|\.variables)\.(\w+)", read(name)))
 
 
 def test_what_is_read_has_a_specification() -> None:

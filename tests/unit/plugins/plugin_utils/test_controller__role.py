@@ -78,7 +78,7 @@ def test_releases_and_what_is_shown() -> None:
     assert (shown["keep"], shown["prefix"]) == (1, "/opt/jemalloc")
 
 
-THERE = {"missing": None, "scopes": {"services": []}}
+THERE: t.Dict[str, t.Any] = {"missing": None, "scopes": {"services": []}}
 
 
 @pytest.mark.parametrize(

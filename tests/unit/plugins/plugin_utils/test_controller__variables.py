@@ -32,7 +32,9 @@ GOOD: t.List[t.Tuple[str, t.Any, t.Any]] = [
         ("jemalloc_services", value, ["nginx", "shop"])
         for value in ("nginx,shop", "nginx, shop,", "nginx\nshop\n", "['nginx','shop']", '["nginx", "shop"]')
     ),
-    *(("jemalloc_services", value, []) for value in ([], "[]", ",")),
+    ("jemalloc_services", [], []),
+    ("jemalloc_services", "[]", []),
+    ("jemalloc_services", ",", []),
     ("jemalloc_exclude", "[1]", ["1"]),
     ("jemalloc_exclude", 1, ["1"]),
     (
