@@ -76,7 +76,7 @@ class ActionModule(ActionBase):
             if not self._task.check_mode:
                 given = {key: self._task.args.get(key) or default for key, default in DEFAULTS.items()}
                 host = str((task_vars or {}).get("inventory_hostname", ""))
-                caching.Cache(str(given["cache"]), int(given["cache_size"])).add(data, done["receipt"], host)
+                caching.Cache(str(given["cache"]), int(given["cache_size"])).add(data, host)
             result["changed"] = keep(directory, name, data, self._task.check_mode)
         except JemallocError as error:
             return {**result, "failed": True, "msg": str(error)}

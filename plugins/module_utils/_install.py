@@ -43,7 +43,7 @@ class Request:
     """What to install, where to, and how: the wish with all that only doing it needs.
 
     bundle and source are what is tried first, because the user named it or the controller brought it. Without build
-    the release is not built here.
+    the release is not built here. builder is the host that built the bundle, as far as the controller knows.
     """
 
     prefix: str
@@ -55,6 +55,7 @@ class Request:
     source: t.Optional[source.Candidate] = None
     build: bool = True
     build_packages: bool = True
+    builder: str = ""
 
 
 class NothingFitsError(Exception):
@@ -94,6 +95,7 @@ def request(params: t.Mapping[str, t.Any], release: catalogue.Release, wish: sto
         places.get("source"),
         params["build"] == "now",
         params["build_packages"],
+        pushed.get("builder") or "",
     )
 
 
@@ -166,7 +168,7 @@ def check_tools(host: Host, request: Request, needed: t.Sequence[str] = ()) -> t
 def carry_out(host: Host, request: Request, plan: store.Plan, undo: publish.Undo) -> t.Dict[str, t.Any]:
     """Do what a plan says, recording the steps back; return what only doing it tells.
 
-    That is where it came from (origin), and which packages were installed for it (packages).
+    That is where it came from (origin), which host built it (builder), and the packages that were installed for it.
     """
     done: t.Dict[str, t.Any] = {}
     if plan.install:
@@ -245,7 +247,11 @@ def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.
     publish.complete(staged.tree, request.prefix, receipt)
     publish.publish(request.prefix, staged.tree, request.release.version, undo)
     labels.restore(host.run, [f"{request.prefix}/{request.release.version}"])
-    return {"origin": receipt["origin"], "packages": list(staged.packages)}
+    return {
+        "origin": receipt["origin"],
+        "packages": list(staged.packages),
+        "builder": receipt.get("builder"),
+    }
 
 
 def _from_source(host: Host, request: Request, staging: str) -> _Staged:
@@ -330,6 +336,8 @@ def _from_bundle(host: Host, request: Request, staging: str) -> _Staged:
     bundle.settle(tree, portable, home)
     receipt = {key: value for key, value in portable.items() if key != "files"}
     receipt.update(origin=str(place), method="bundle", bundle=place.sha256, home=home)
+    if request.builder:
+        receipt["builder"] = request.builder
     return _Staged(tree, receipt)
 
 

@@ -88,11 +88,12 @@ options:
   build:
     description:
       - What happens where a release is missing for which no bundle fits.
-      - V(now) builds it on this host, unless another host that the same bundle is good for is building it already;
-        then this one waits for that. The bundle goes to O(cache), for all others.
+      - V(now) builds it on this host, unless a host before it in the inventory is building one that fits; then this
+        host waits for that build. The bundle goes to O(cache), for the hosts that trust this one, see O(build_host).
       - V(never) does not, and RV(missing) says what lacks. The host is then known as one that could build.
-      - V(chosen) builds it if this host has the oldest C library of all for which RV(missing) said so, as what is built
-        there runs on the others too. All others do nothing.
+      - V(chosen) builds it if no host before this one in the inventory, of all for which RV(missing) said so, has as
+        old a C library. A build runs with the C library that it was made with, and with later ones. All other hosts do
+        nothing. In a task that is delegated to O(build_host), that host builds.
       - With O(method=source) each host builds for itself, with O(method=bundle) none does.
     type: str
     choices: [now, never, chosen]
@@ -221,11 +222,25 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc:
     from_variables: true
 
-- name: Build it on the one with the oldest C library
+- name: Build it on the first one, and on each with an older C library than all before it
   preload.jemalloc.jemalloc:
     build: chosen
     missing: "{{ installed.missing }}"
   when: installed.missing is not none
+
+- name: Build it on another host, and take builds of no other one
+  preload.jemalloc.jemalloc:
+    build: chosen
+    build_host: build1
+    method: source
+    prefix: /opt/jemalloc-build
+    missing: "{{ installed.missing }}"
+  delegate_to: build1
+  when: installed.missing is not none
+
+- name: Let each host build for itself
+  preload.jemalloc.jemalloc:
+    build_shared: false
 
 - name: Remove everything
   preload.jemalloc.jemalloc:
@@ -274,6 +289,11 @@ origin:
   returned: success
   type: str
   sample: https://mirror.example.com/jemalloc-5.3.1.tar.bz2
+builder:
+  description: The host that built it, or the mirror that the bundle is from. The manifest of a bundle has it as well.
+  returned: when it was built, or came from the controller's cache
+  type: str
+  sample: web1
 missing:
   description:
     - What O(build=never) leaves undone, none when nothing lacks. It says which build would do, and is for O(missing).
@@ -293,6 +313,11 @@ variables:
   sample: {prefix: /opt/jemalloc, restart: true, services: [puma], timeout: 60}
 releases:
   description: With O(from_variables), the releases that services and containers ask for.
+  returned: with O(from_variables), unless a variable is wrong
+  type: list
+  elements: str
+builders:
+  description: With O(from_variables), the hosts to which a build is delegated, one after the other.
   returned: with O(from_variables), unless a variable is wrong
   type: list
   elements: str
@@ -490,6 +515,7 @@ def report(
         "library": store.library(before.prefix),
         "built": planned.install,
         "origin": None,
+        "builder": None,
         "packages": [],
         "missing": missing,
         "scopes": None,

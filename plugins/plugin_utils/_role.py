@@ -19,6 +19,7 @@ Values = t.Dict[str, t.Any]
 _INSTALLATION = (
     *("version", "checksum", "latest", "method", "bundle", "bundle_checksum", "keep", "verify", "ca_path", "prefix"),
     *("origins", "options", "build_packages", "cache", "cache_size", "cache_mirror", "cache_mirror_checksum"),
+    *("build_host", "build_shared"),
 )
 
 #: The options of the module jemalloc_preload, each with the variable that it comes from.
@@ -52,8 +53,9 @@ def options(variables: Values, given: t.Mapping[str, t.Any]) -> Values:
             found["method"] = "auto"
     if given.get("current") is False:
         found.pop("keep", None)
-    found["for_services"] = variables.get("services", [])
-    found["for_metrics"] = variables.get("metrics", False)
+    if given.get("build") != "chosen":  # what builds for others has not to have them
+        found["for_services"] = variables.get("services", [])
+        found["for_metrics"] = variables.get("metrics", False)
     found["build"] = "now" if found["method"] == "source" else "never"
     return {**found, **given}
 
@@ -68,6 +70,12 @@ def releases(variables: Values) -> t.List[str]:
     entries = [*variables.get("services", []), *variables.get("containers", [])]
     found = [each["version"] for each in entries if isinstance(each, dict) and each.get("version")]
     return list(dict.fromkeys(found))
+
+
+def builders(variables: Values, groups: t.Mapping[str, t.Sequence[str]], host: str) -> t.List[str]:
+    """Return the hosts that a build is delegated to, one after the other until one has the platform."""
+    chosen = variables.get("build_host", host)
+    return [str(each) for each in groups.get(chosen) or [chosen]]
 
 
 def shown(variables: Values) -> Values:

@@ -33,14 +33,14 @@ VALUES: dict[str, t.Any] = {
     "jemalloc_origins": ["https://a.example.com/x.tar.bz2", "/srv/jemalloc"],
 }
 
-PLAYBOOKS = ("", "rollout", "bundle", "image", "profile", "report")
+PLAYBOOKS = ("", "rollout", "bundle", "cache", "image", "profile", "report")
 
 PLAY = """
 - hosts: all
   gather_facts: false
   tasks:
     - preload.jemalloc.jemalloc_variables: {playbook: "{{ item or omit }}"}
-      loop: ["", rollout, bundle, image, profile, report]
+      loop: ["", rollout, bundle, cache, image, profile, report]
       register: read
     - ansible.builtin.debug:
         msg: "VALUES {{ read.results | map(attribute='variables') | to_json | b64encode }} END"

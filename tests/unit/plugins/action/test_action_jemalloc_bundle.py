@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_bundle as action
+from tests.unit import packed
 
 
 def listed(name: str, data: bytes) -> str:
@@ -50,13 +51,14 @@ def run(
     return dict(plugin.run(task_vars={}))
 
 
+DATA = packed.bundle()
 PACKED = {
     "changed": False,
     "version": "5.3.1",
     "platform": "x86_64-musl",
     "receipt": {"release": "5.3.1", "source": {}, "platform": {}, "options": {}},
-    "sha256": hashlib.sha256(b"data").hexdigest(),
-    "content": base64.b64encode(b"data").decode("ascii"),
+    "sha256": hashlib.sha256(DATA).hexdigest(),
+    "content": base64.b64encode(DATA).decode("ascii"),
 }
 
 
@@ -65,7 +67,7 @@ def test_the_action(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> 
         result = run(monkeypatch, tmp_path, PACKED)
         assert (result["changed"], "content" in result) == (changed, False)
         assert pathlib.Path(result["path"]) == tmp_path / "x86_64-musl" / "jemalloc-5.3.1.tar.gz"
-        assert pathlib.Path(result["path"]).read_bytes() == b"data"
+        assert pathlib.Path(result["path"]).read_bytes() == DATA
 
 
 def test_the_module_failed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

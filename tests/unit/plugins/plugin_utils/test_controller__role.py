@@ -26,7 +26,7 @@ def test_options_of_the_module() -> None:
     found = role.options(given(version="5.1.0", checksum="sha256:x", keep=1, services="puma", metrics="yes"), {})
     assert found == {
         **{name: DEFAULTS[name] for name in ("latest", "method", "verify", "prefix", "origins", "options")},
-        **{name: DEFAULTS[name] for name in ("build_packages", "cache", "cache_size")},
+        **{name: DEFAULTS[name] for name in ("build_packages", "cache", "cache_size", "build_shared")},
         "version": "5.1.0",
         "checksum": "sha256:x",
         "keep": 1,
@@ -54,6 +54,7 @@ def test_options_that_a_task_gives(method: str, task: t.Dict[str, t.Any], build:
     own = {"checksum", "latest", "bundle_checksum", "keep"} & set(found)
     assert own == (set() if task.get("version") else {"checksum", "latest", "bundle_checksum", "keep"})
     assert "keep" not in role.options(variables_, {"current": False})
+    assert ("for_services" in found, "for_metrics" in found) == (build != "chosen", build != "chosen")
 
 
 def test_scopes() -> None:
@@ -76,6 +77,14 @@ def test_releases_and_what_is_shown() -> None:
     shown = role.shown(given(origins="https://u:secret@example.com", bundle="https://u:secret@example.com/x", keep=1))
     assert "secret" not in str(shown)
     assert (shown["keep"], shown["prefix"]) == (1, "/opt/jemalloc")
+
+
+def test_builders() -> None:
+    groups = {"builders": ["b1", "b2"], "empty": []}
+    assert role.builders(DEFAULTS, groups, "web1") == ["web1"]
+    assert role.builders(given(build_host="b1"), groups, "web1") == ["b1"]
+    assert role.builders(given(build_host="builders"), groups, "web1") == ["b1", "b2"]
+    assert role.builders(given(build_host="empty"), groups, "web1") == ["empty"]
 
 
 THERE: t.Dict[str, t.Any] = {"missing": None, "scopes": {"services": []}}
