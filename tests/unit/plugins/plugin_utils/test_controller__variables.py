@@ -168,6 +168,12 @@ def test_what_is_read_of_all_variables() -> None:
     assert variables.said({"jemalloc_engine": "podman"}, untouched, "image") == {"jemalloc_engine": "podman"}
 
 
+def test_values_are_plain() -> None:
+    given = {"jemalloc_services": ("puma", {"name": "shop"})}
+    found = variables.said(given, untouched)
+    assert found == {"jemalloc_services": ["puma", {"name": "shop"}]}
+
+
 def test_a_template_that_fails_is_one_sentence() -> None:
     def fail(_value: t.Any) -> t.Any:
         raise AnsibleError("'shop' is undefined")
