@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import os
 import sys
@@ -15,7 +14,6 @@ import typing as t
 
 from ansible import constants
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
@@ -23,6 +21,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _action as base
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
@@ -52,14 +53,7 @@ _TERMINAL = sys.stdout.isatty()
 
 _DISPLAY = Display()
 
-Result = t.Dict[str, t.Any]
-
-
-def with_missing(arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
-    """Return the arguments with the release and digest that another call of the same play found missing."""
-    missing = arguments.get("missing") or {}
-    found = {key: missing[key] for key in ("version", "checksum") if missing.get(key)}
-    return {**arguments, **found, "latest": False} if found else arguments
+Result = base.Result
 
 
 def split(arguments: t.Dict[str, t.Any]) -> t.Tuple[t.Dict[str, t.Any], t.Dict[str, t.Any]]:
@@ -71,31 +65,24 @@ def split(arguments: t.Dict[str, t.Any]) -> t.Tuple[t.Dict[str, t.Any], t.Dict[s
     return {key: value for key, value in arguments.items() if key not in CONTROLLER}, own
 
 
-class ActionModule(ActionBase):
+class ActionModule(base.Action):
     """Asks the host what it lacks, and sees to it that it gets just that."""
 
-    _requires_connection = True
-
-    #: The module that this is the controller's half of.
     NAME = "jemalloc"
 
-    def run(self, tmp: None = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
-        """Run the action."""
-        result = super().run(tmp, task_vars)
-        self._variables = task_vars or {}
-        self._host = str(self._variables.get("inventory_hostname", ""))
-        self._builder = str(self._task.delegate_to or self._host)
-        arguments = dict(self._task.args)
-        if boolean(arguments.pop("from_variables", False), strict=False):
-            return {**result, **self._run_for_role(arguments)}
-        return {**result, **self._run(arguments)}
+    #: The module whose answer has the bundle of what was built.
+    PACKER = "jemalloc_bundle"
 
-    def _run_for_role(self, given: t.Dict[str, t.Any]) -> Result:
+    def answer(self) -> Result:
+        """Return the result of the action."""
+        self._builder = self.asked_host()
+        given = dict(self._task.args)
+        from_variables = boolean(given.pop("from_variables", False), strict=False)
+        return self._answer_for_role(given) if from_variables else self._answer(given)
+
+    def _answer_for_role(self, given: Result) -> Result:
         """Take the arguments from the variables of the role, and say which tasks come next."""
-        try:
-            variables = variables_util.converted(variables_util.said(self._variables, self._templar.template))
-        except JemallocError as error:
-            return {"failed": True, "msg": str(error)}
+        variables = variables_util.converted(variables_util.said(self._variables, self._templar.template))
         found = {
             "variables": role.shown(variables),
             "releases": role.releases(variables),
@@ -106,24 +93,22 @@ class ActionModule(ActionBase):
         arguments = role.options(variables, given)
         if "scopes" not in arguments and not given:
             arguments["scopes"] = role.scopes(variables)
-        result = {**self._run(arguments), **found}
+        try:
+            result = {**self._answer(arguments), **found}
+        except JemallocError as error:
+            result = {**found, "failed": True, "msg": str(error)}
         if result.get("failed"):
             return {**result, "msg": role.in_variables(str(result.get("msg", "")))}
         return {**result, "next": role.next_tasks(variables, result)}
 
-    def _run(self, given: t.Dict[str, t.Any]) -> Result:
+    def _answer(self, given: Result) -> Result:
         """Return the result for arguments."""
-        try:
-            # A build host builds what the play asks for, whatever another host says is missing there.
-            asked = with_missing(given) if self._builder == self._host else given
-            arguments = latest.with_latest(asked, constants.DEFAULT_LOCAL_TMP)
-            self._arguments, self._own = split(arguments)
-            self._trust = self._trusting()
-            if isinstance(self._arguments.get("scopes"), dict):
-                self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
-            return self._install(str(arguments.get("build") or "now"))
-        except JemallocError as error:
-            return {"failed": True, "msg": str(error)}
+        arguments = latest.with_latest(given, constants.DEFAULT_LOCAL_TMP)
+        self._arguments, self._own = split(arguments)
+        self._trust = self._trusting()
+        if isinstance(self._arguments.get("scopes"), dict):
+            self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
+        return self._install(str(arguments.get("build") or "now"))
 
     def _trusting(self) -> fleet.Trust:
         """Return whose builds are taken: by the task's host, or where a build host builds by the one that asks."""
@@ -136,14 +121,14 @@ class ActionModule(ActionBase):
         """Let the host have what it lacks."""
         missing = self._own["missing"]
         if build == "chosen":
-            return self._build_if_chosen(caching.need_of(missing))
+            return self._build_if_chosen(self._need(missing, self._host))
         look: t.Optional[Result] = None
         if not missing or self._task.check_mode:
             look = self._module(build="never" if build == "now" else build)
             missing = look.get("missing")
             if look.get("failed") or not missing:
                 return look
-        need, cache = caching.need_of(missing), self._cache()
+        need, cache = self._need(missing, self._builder if look else self._host), self._cache()
         if self._arguments.get("method") == "source" and build == "now":
             return self._build(cache, need)
         found = self._find(cache, need)
@@ -159,16 +144,16 @@ class ActionModule(ActionBase):
             return look or {"changed": False, "missing": missing, "version": need.version}
         return self._build_or_take(cache, need, look)
 
+    def _need(self, missing: t.Any, host: str) -> caching.Need:
+        """Return the build that a host needs, of what it answered as missing: now, or in another task of the play."""
+        return answers.need_of(host, self.NAME, missing, self._arguments)
+
     def _cache(self) -> caching.Cache:
         return caching.Cache(str(self._own["cache"]), int(self._own["cache_size"]))
 
     def _module(self, name: str = "", **more: t.Any) -> Result:
         """Run a module, that of the action with the arguments of the task as well."""
-        arguments = more if name else {**self._arguments, **more}
-        done: Result = self._execute_module(
-            module_name=f"preload.jemalloc.{name or self.NAME}", module_args=arguments, task_vars=self._variables
-        )
-        return done
+        return self.ask(name or self.NAME, more if name else {**self._arguments, **more})
 
     def _find(self, cache: caching.Cache, need: caching.Need) -> t.Optional[t.Tuple[str, caching.Entry]]:
         """Return a bundle that fits, of a builder that the host trusts, from the cache or from a mirror of one.
@@ -223,7 +208,7 @@ class ActionModule(ActionBase):
         if not look.get("missing"):
             here = dataclasses.replace(need.here, libc_version=_ANY_LIBC)
             return self._keep(cache, dataclasses.replace(need, here=here), lambda: look)
-        there = caching.need_of(look["missing"])
+        there = self._need(look["missing"], self._builder)
         if (there.build, there.platform) != (need.build, need.platform):
             return None
         return self._module(build="now") if self._task.check_mode else self._build_and_keep(cache, there)
@@ -287,14 +272,15 @@ class ActionModule(ActionBase):
             packed = None if done.get("failed") else self._packed(need, done)
             if packed and packed.get("failed"):
                 return {**packed, "msg": f"Built, but not packed: {packed.get('msg')}"}
-            kept = packed is not None and self._add(cache, need, done, base64.b64decode(packed["content"]))
+            kept = packed is not None and self._add(cache, need, done, packed)
             return done
         finally:
             if not kept:
                 fleet.withdraw(constants.DEFAULT_LOCAL_TMP, need, self._trust.host)
 
-    def _add(self, cache: caching.Cache, need: caching.Need, done: Result, data: bytes) -> bool:
+    def _add(self, cache: caching.Cache, need: caching.Need, done: Result, packed: Result) -> bool:
         """Add a bundle to the cache; return whether it could be. An installation from before may be another build."""
+        data, _manifest = answers.bundle_of(self._builder, self.PACKER, packed)
         try:
             cache.add(data, self._builder, need)
         except JemallocError:
@@ -306,7 +292,7 @@ class ActionModule(ActionBase):
     def _packed(self, need: caching.Need, done: Result) -> t.Optional[Result]:
         """Return the bundle of what was built, and its receipt; done is what the module said of it."""
         prefix = self._arguments.get("prefix") or "/opt/jemalloc"
-        return self._module("jemalloc_bundle", version=need.version, prefix=prefix, dist="/")
+        return self._module(self.PACKER, version=need.version, prefix=prefix, dist="/")
 
     def _source(self, cache: caching.Cache, need: caching.Need) -> t.Optional[t.Dict[str, t.Any]]:
         """Bring the source to the host, from the cache or downloaded into it; None: the host sees to it itself."""
@@ -318,7 +304,8 @@ class ActionModule(ActionBase):
                     path, sha256, origin = self._download(cache, need, origins)
                     found = path, sha256
                 except JemallocError as error:
-                    _DISPLAY.v(f"{self._host}: the controller has no source, so the host looks for one: {error}")
+                    said = answers.plain(str(error))
+                    _DISPLAY.v(f"{self._host}: the controller has no source, so the host looks for one: {said}")
         if not found:
             return None
         packings = [packing for release in catalogue.RELEASES.values() for packing in release.packings]
@@ -340,7 +327,7 @@ class ActionModule(ActionBase):
             downloading.download(candidate.location, path, archive.MAX_PACKED, progress)
 
         with tempfile.TemporaryDirectory() as directory:
-            candidates = [*mirrored, *source.candidates(release, origins, lambda: need.archives)]
+            candidates = [*mirrored, *source.candidates(release, origins, apt.archive_roots)]
             found = source.obtain(candidates, directory, fetch)
             self._say(f"downloaded the source from {found.location}")
             return cache.add_source(found.path, found.sha256), found.sha256, found.location
@@ -375,7 +362,7 @@ class ActionModule(ActionBase):
 
     def _say(self, words: str) -> None:
         """Say in a line what goes on."""
-        _DISPLAY.display(f"{self._host}: {words}")
+        _DISPLAY.display(f"{self._host}: {answers.plain(words)}")
 
     def _progress(self, what: str) -> downloading.Progress:
         """Return what shows the progress of a download on a terminal, and in lines elsewhere if it takes long."""

@@ -14,7 +14,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as 
 class ActionModule(action.ActionModule):
     """Asks the host what the image lacks, as for an installation on the host itself."""
 
-    NAME = "jemalloc_image"
+    NAME = PACKER = "jemalloc_image"
 
     def _push(self, found: t.Tuple[str, caching.Entry], look: t.Optional[action.Result]) -> action.Result:
         """Bring a bundle to the host, in check mode as well: what it would come to depends on it."""

@@ -62,10 +62,9 @@ class Host:
         """Return the pools of the host's distribution, from apt's own configuration; none where there is no apt."""
         if not os.path.exists(_APT_HELPER):
             return []
-        query = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"]
-        status, output = self.run([*query, "Created-By: Packages"])
         from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 
+        status, output = self.run(source.ARCHIVES)
         return source.parse_archive_roots(output) if status == 0 else []
 
     def fetch(self, candidate: source.Candidate, path: str) -> None:

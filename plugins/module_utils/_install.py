@@ -107,7 +107,7 @@ def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[st
     if wanted.wish.method == "package" or wanted.bundle:
         return None
     if not wanted.build:
-        return missing(host, wanted)
+        return missing(wanted)
     if wanted.wish.method == "bundle":
         raise JemallocError(
             "bundle: method: bundle needs a bundle; name its file or URL, or call this module by its whole name, so "
@@ -118,18 +118,14 @@ def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[st
     return None
 
 
-def missing(host: Host, wanted: Request, here: t.Optional[platform.Here] = None) -> t.Dict[str, t.Any]:
-    """Return what a build has to be that does here, and where the host's distribution may have its source.
-
-    here is what it is for, where that is not this host.
-    """
+def missing(wanted: Request, here: t.Optional[platform.Here] = None) -> t.Dict[str, t.Any]:
+    """Return what a build has to be that does here; here is what it is for, where that is not this host."""
     digests = [wanted.release.sha256, *(packing.sha256 for packing in wanted.release.packings)]
     return {
         "version": wanted.release.version,
         "checksum": f"sha256:{wanted.wish.source}" if wanted.wish.source else None,
         "sources": digests,
         "options": wanted.options.as_dict(),
-        "archives": host.archive_roots() if wanted.release.packings else [],
         **dataclasses.asdict(here or platform.here()),
     }
 
@@ -237,7 +233,7 @@ def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.
             what = "built from source" if request.build else "not taken"
             host.warn(f"It is {what}, as the bundle does not do: {error}")
     if staged is None and not request.build:
-        raise NothingFitsError(missing(host, request))
+        raise NothingFitsError(missing(request))
     if staged is None:
         staged = _from_source(host, request, staging)
     library = os.path.join(staged.tree, "lib", staged.receipt["library"])

@@ -41,7 +41,12 @@ def printable(longest: int) -> Shape:
 
 def number(least: int, most: int) -> Shape:
     """Return the shape of whole numbers in a range."""
-    return leaf(lambda value: type(value) is int and least <= value <= most)
+    return leaf(lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most)
+
+
+def quantity(most: float) -> Shape:
+    """Return the shape of numbers from 0 on, which NaN is not."""
+    return leaf(lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most)
 
 
 def optional(shape: Shape) -> Shape:
@@ -98,7 +103,7 @@ OPTIONS = record(
     {
         "cxx": BOOLEAN,
         "prof": BOOLEAN,
-        "lg_page": optional(leaf(lambda value: type(value) is int and value in _PAGES)),
+        "lg_page": optional(leaf(lambda value: number(12, 16)(value) is None and value in _PAGES)),
     }
 )
 _PAGES: t.Sequence[int] = arguments.LIBRARY["options"]["options"]["lg_page"]["choices"]

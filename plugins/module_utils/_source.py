@@ -53,6 +53,12 @@ _REMEDIES = {
     "bundle": "Name another bundle, or build it here by method: source.",
 }
 
+#: Asks apt for its archives; parse_archive_roots() reads what it prints.
+ARCHIVES = (
+    *("apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"),
+    "Created-By: Packages",
+)
+
 #: Brings a candidate's bytes to a path, or raises JemallocError with the reason.
 Fetch = t.Callable[[Candidate, str], None]
 

@@ -25,6 +25,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils import _shapes as shapes
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _private as private
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
@@ -53,7 +54,6 @@ class Need:
     sources: t.Tuple[str, ...]
     options: t.Mapping[str, t.Any]
     here: platform.Here
-    archives: t.Tuple[str, ...] = ()
 
     @property
     def platform(self) -> str:
@@ -93,8 +93,8 @@ def need_of(missing: t.Mapping[str, t.Any]) -> Need:
             str(missing["libc_version"]),
             int(missing["lg_page"]),
         )
-        sources, archives = tuple(missing["sources"]), tuple(missing["archives"])
-        return Need(catalogue.check_number(missing["version"]), sources, dict(missing["options"]), here, archives)
+        version, sources = catalogue.check_number(missing["version"]), tuple(missing["sources"])
+        return Need(version, sources, dict(missing["options"]), here)
     except (KeyError, TypeError, ValueError) as error:
         raise JemallocError(
             "missing: this is not what the module jemalloc returned as missing; leave it out, or hand that on as it is."
@@ -238,6 +238,9 @@ class Cache:
             return 0
 
     def _place(self, kind: str, sha256: str) -> str:
+        """Return where a file belongs; only a digest ever becomes a part of a path."""
+        if shapes.SHA256(sha256) is not None:
+            raise JemallocError(f"cache: {kind} are named by their SHA-256 digests, and {str(sha256)[:80]!r} is none.")
         return os.path.join(self.directory, kind, sha256)
 
     def _write_index(self, entries: t.Sequence[t.Mapping[str, t.Any]]) -> None:

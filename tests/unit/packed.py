@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
+from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundles
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platforms
 
 OPTIONS: dict[str, t.Any] = {"cxx": False, "prof": False, "lg_page": None}
 SOURCE = catalogue.RELEASES["5.3.1"].sha256
@@ -49,3 +52,32 @@ def bundle(library: bytes = b"library", **more: t.Any) -> bytes:
             f"{top}/lib/libjemalloc.so.2": (library, False),
         }
     )
+
+
+def answer(data: bytes) -> dict[str, t.Any]:
+    """Return what the module jemalloc_bundle answers with a bundle."""
+    made = bundles.read_manifest(data)
+    return {
+        "changed": False,
+        "version": made["release"],
+        "platform": platforms.name(made),
+        "receipt": bundles.portable(made),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "content": base64.b64encode(data).decode("ascii"),
+    }
+
+
+def missing(**more: t.Any) -> dict[str, t.Any]:
+    """Return what the module jemalloc answers as missing."""
+    release = catalogue.RELEASES["5.3.1"]
+    return {
+        "version": release.version,
+        "checksum": None,
+        "sources": [release.sha256, *(packing.sha256 for packing in release.packings)],
+        "options": OPTIONS,
+        "architecture": "x86_64",
+        "libc": "glibc",
+        "libc_version": "2.36",
+        "lg_page": 12,
+        **more,
+    }

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import pathlib
 import typing as t
@@ -16,20 +15,11 @@ from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from tests.unit import packed
 
-MISSING: t.Dict[str, t.Any] = {
-    "version": "5.3.1",
-    "checksum": None,
-    "sources": [catalogue.RELEASES["5.3.1"].sha256],
-    "options": {"cxx": False, "prof": False, "lg_page": None},
-    "archives": [],
-    "architecture": "x86_64",
-    "libc": "glibc",
-    "libc_version": "2.36",
-    "lg_page": 12,
-}
+MISSING = packed.missing()
 THERE = {"changed": False, "missing": None, "version": "5.3.1", "built": None}
 BUNDLE = packed.bundle()
 HOSTS = ["web1", "web2", "web3", "builder"]
@@ -51,6 +41,7 @@ class Play:
         monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
         monkeypatch.setattr(action._DISPLAY, "display", lambda words, **_more: self.said.append(words))
         monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
+        monkeypatch.setattr(apt, "archive_roots", list)
 
     def run(self, name: str, _check: bool = False, _delegate: str = "", **arguments: t.Any) -> t.Dict[str, t.Any]:
         """Run the action for a host."""
@@ -66,8 +57,7 @@ class Play:
             self.calls.append((target, leaf, dict(module_args)))
             answer = self.answers.get(target, {})
             if leaf == "jemalloc_bundle":
-                content = base64.b64encode(answer.get("bundle", BUNDLE)).decode("ascii")
-                return {"changed": False, "content": content, **self.answers.get("packed", {})}
+                return {**packed.answer(answer.get("bundle", BUNDLE)), **self.answers.get("packed", {})}
             if target in self.installed:
                 return dict(THERE)
             if module_args["build"] == "never":

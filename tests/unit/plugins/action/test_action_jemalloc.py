@@ -20,8 +20,6 @@ from tests.unit import packed
 from tests.unit.plugins.action.plays import BUNDLE, MISSING, Play
 from tests.unit.plugins.action.releases import ANSWERS, D, Handler
 
-S = "5" * 64
-
 
 def test_a_host_that_lacks_nothing_is_asked_once(play: Play) -> None:
     play.installed.add("web1")
@@ -115,7 +113,6 @@ def test_what_is_built_but_cannot_be_packed(play: Play) -> None:
     ("arguments", "message"),
     [
         ({"cache_size": "much"}, "cache_size: 'much' is not a number of MiB."),
-        ({"missing": {"version": 1}}, "missing: this is not what the module jemalloc returned as missing;"),
         ({"cache_mirror": "ftp://x"}, "cache_mirror: 'ftp://x' is neither an http:// nor an https:// address."),
         ({"build_host": "web2", "build_shared": False}, "build_shared: false keeps each build to its host, so no host"),
         ({"cache": "/proc/x"}, "cache: /proc/x: No such file or directory; name a path that the controller can"),
@@ -129,13 +126,15 @@ def test_arguments_that_do_not_do(play: Play, arguments: t.Dict[str, t.Any], mes
 
 def source_of(play: Play, origin: str) -> t.Any:
     """Return what a build was given as its source."""
-    play.run("web1", origins=[origin], checksum=f"sha256:{hashlib.sha256(b'source').hexdigest()}")
+    digest = hashlib.sha256(b"source").hexdigest()
+    play.needs["web1"] = {"checksum": f"sha256:{digest}", "sources": [digest]}
+    play.answers["web1"] = {"bundle": packed.bundle(source={"sha256": digest})}
+    play.run("web1", origins=[origin], checksum=f"sha256:{digest}")
     return next(arguments.get("pushed") for _name, _leaf, arguments in play.calls if arguments.get("build") == "now")
 
 
-def test_the_source_is_brought(play: Play, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_brought(play: Play, server: str) -> None:
     digest = hashlib.sha256(b"source").hexdigest()
-    monkeypatch.setitem(MISSING, "sources", [digest, *MISSING["sources"]])
     ANSWERS["source.tar.bz2"] = b"source"
     Handler.asked.clear()
     pushed = source_of(play, f"{server}/source.tar.bz2")
@@ -190,10 +189,9 @@ def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:
     assert play.calls[0][2]["version"] == "5.9.0"
     result = play.run("web1", version="5.1.0", latest=True)
     assert result["msg"] == "latest: it excludes version and checksum; leave out the one or the other."
-    missing = {**MISSING, "checksum": f"sha256:{S}"}
-    found = action.with_missing({"latest": True, "missing": missing, "keep": 1})
-    assert found == {"latest": False, "missing": missing, "keep": 1, "version": "5.3.1", "checksum": f"sha256:{S}"}
-    assert action.with_missing({"latest": True}) == {"latest": True}
+    missing = {**MISSING, "version": "5.9.0", "checksum": f"sha256:{D}", "sources": [D]}
+    wanted: t.Dict[str, t.Any] = {"latest": True, "latest_url": f"{server}/new", "build": "chosen", "missing": missing}
+    assert play.run("web2", **wanted)["version"] == "5.9.0"
 
 
 def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> None:

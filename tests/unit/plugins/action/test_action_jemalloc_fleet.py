@@ -225,13 +225,16 @@ def test_no_other_host_chooses_what_a_build_host_builds(delegated: Play) -> None
     play = delegated
     asked = {"version": "5.3.1", "build_host": "old"}
     play.needs["web1"] = {"version": "5.3.0", "checksum": f"sha256:{'0' * 64}"}
-    needs = play.volunteer("web1", "web2", **asked)
-    assert ask_all(play, "web1", **asked, missing=needs["web1"]) == [False] * 3
+    assert play.run("web1", build="never", **asked)["failed"]
+    needs = play.volunteer("web2", **asked)
+    lie = {**MISSING, **play.needs["web1"]}
+    for each in ("old", "older"):
+        assert play.run("web1", _delegate=each, **{**BUILD, **asked, "missing": lie})["failed"]
     assert play.builds() == []
     assert ask_all(play, "web2", **asked, missing=needs["web2"]) == [False, True, True]
     given = [arguments for name, _leaf, arguments in play.calls if name in ("new", "older") and "build" in arguments]
     assert {(each["version"], each.get("checksum")) for each in given} == {("5.3.1", None)}
-    assert play.run("web1", **{**INSTALL, "missing": needs["web1"]})["failed"]
+    assert play.run("web1", **{**INSTALL, "missing": lie})["failed"]
 
 
 def test_only_build_hosts_are_trusted_where_there_are_any(delegated: Play) -> None:

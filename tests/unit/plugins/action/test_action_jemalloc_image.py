@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import pathlib
@@ -20,21 +19,10 @@ from ansible_collections.preload.jemalloc.plugins.action import jemalloc_image a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from tests.unit import packed
 
-SOURCE = catalogue.RELEASES["5.3.1"].sha256
-OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
-MISSING: t.Dict[str, t.Any] = {
-    "version": "5.3.1",
-    "checksum": None,
-    "sources": [SOURCE],
-    "options": OPTIONS,
-    "archives": [],
-    "architecture": "x86_64",
-    "libc": "musl",
-    "libc_version": "",
-    "lg_page": 12,
-}
+MISSING = packed.missing(libc="musl", libc_version="")
 BUNDLE = packed.bundle(platform=packed.platform(libc="musl", libc_lowest=""))
-BUILT = {"content": base64.b64encode(BUNDLE).decode("ascii"), "receipt": {}}
+ANSWER = packed.answer(BUNDLE)
+BUILT = {"content": ANSWER["content"], "receipt": ANSWER["receipt"]}
 
 
 class Play:

@@ -27,7 +27,6 @@ MISSING: dict[str, t.Any] = {
     "checksum": None,
     "sources": [packed.SOURCE, "6" * 64],
     "options": packed.OPTIONS,
-    "archives": ["http://example.com/pool/main"],
     "architecture": "x86_64",
     "libc": "glibc",
     "libc_version": "2.36",
@@ -61,7 +60,7 @@ def test_need() -> None:
     assert str(need()) == "jemalloc 5.3.1 for x86_64-glibc"
     assert need().age == (2, 36)
     assert need(libc="musl", libc_version="").age == ()
-    assert need().key == need(libc_version="2.41", archives=[]).key
+    assert need().key == need(libc_version="2.41").key
     assert need().lock("web1") == need(libc_version="2.41").lock("web1") != need().lock("../web1")
     assert "/" not in need().lock("../web1")
     others: t.Tuple[t.Dict[str, t.Any], ...] = (
@@ -412,3 +411,16 @@ def test_waiting_for_a_lock(tmp_path: pathlib.Path) -> None:
     assert cache.wait("x", waiting)
     assert said == ["web1"]
     holder.join()
+
+
+@pytest.mark.parametrize("sha256", ["{planted}", "/dev/zero", "../planted", "", "x", 5, None, "a" * 63 + "\0"])
+def test_only_a_digest_is_a_path(cache: caching.Cache, tmp_path: pathlib.Path, sha256: t.Any) -> None:
+    planted = tmp_path / "planted"
+    planted.write_text("planted")
+    name = str(planted) if sha256 == "{planted}" else sha256
+    refused = r"^cache: sources are named by their SHA-256 digests, and .* is none\.$"
+    with pytest.raises(JemallocError, match=refused):
+        cache.path("sources", name)
+    with pytest.raises(JemallocError, match=refused):
+        cache.add_source(str(planted), name)
+    assert planted.read_text() == "planted"

@@ -26,7 +26,7 @@ HOSTS = {"a": "2.41", "b": "2.36", "x": "2.36", "c": "2.31", "y": "2.41", "z": "
 def need(libc_version: str = "2.36", version: str = "5.3.1") -> caching.Need:
     """Return the need of a host with that C library."""
     here = {"architecture": "x86_64", "libc": "glibc", "libc_version": libc_version, "lg_page": 12}
-    return caching.need_of({"version": version, "sources": [], "archives": [], "options": {}, **here})
+    return caching.need_of({"version": version, "sources": [], "options": {}, **here})
 
 
 def trust(host: str, hosts: t.Iterable[str] = HOSTS, build_host: str = "", shared: bool = True) -> fleet.Trust:

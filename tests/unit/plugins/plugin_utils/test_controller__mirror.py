@@ -19,9 +19,7 @@ from tests.unit import packed
 
 S = "5" * 64
 HERE = {"architecture": "x86_64", "libc": "glibc", "libc_version": "2.36", "lg_page": 12}
-NEED = caching.need_of(
-    {"version": "5.3.1", "sources": [packed.SOURCE], "archives": [], "options": packed.OPTIONS, **HERE}
-)
+NEED = caching.need_of({"version": "5.3.1", "sources": [packed.SOURCE], "options": packed.OPTIONS, **HERE})
 
 
 @pytest.fixture
