@@ -61,6 +61,7 @@ class Operator:
             f'ansible_python_interpreter=/usr/bin/python3 ansible_ssh_common_args="{options} {proxy}"',
             "[web:vars]",
             f"jemalloc_cache={self.directory}/cache",
+            "jemalloc_build_host=localhost",  # whose builds the host takes
             *(f"{name}={value}" for name, value in variables.items()),
         ]
         path = self.directory / "hosts"
