@@ -78,7 +78,7 @@ def judge(host: Host) -> Status:
         tuple(services),
         tuple(sorted({file.unit for file in enabling if not any(_is_for(file, row) for row in rows)})),
         tuple(others),
-        tuple(row.unit.name or "what is in no unit" for row in rows if drift.is_pending(row.drift)),
+        tuple(row.unit.name or "processes in no unit" for row in rows if drift.is_pending(row.drift)),
         host_wide,
         tuple(sorted(filter(None, map(_excluded, host.files)))),
         tuple(row for row in rows if row.candidate),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _drift as drift
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _layout as layout
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _status as status_util
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
@@ -79,21 +80,21 @@ def _reason(text: str) -> str:
 
 def _counts(status: Status) -> t.List[str]:
     """Return what there is on a host, as numbers."""
-    differing = len(status.differing)
+    differing, pending = len(status.differing), len(status.pending)
     counts = (
-        (len(status.pending), "restart", " pending"),
-        (len(status.services) + len(status.stopped), "service", ""),
-        (len(status.excluded), "exclusion", ""),
-        (len(status.candidates), "candidate", ""),
+        (len(status.services) + len(status.stopped), "service"),
+        (len(status.excluded), "exclusion"),
+        (len(status.candidates), "candidate"),
     )
     found = [f"{words.count(differing, 'unit')} {'differs' if differing == 1 else 'differ'}"] if differing else []
-    found += [words.count(number, thing) + more for number, thing, more in counts if number]
-    return [*found, "whole host"] if status.host_wide else found
+    found += [f"{words.count(pending, 'restart')} pending"] if pending else []
+    found += ["whole host"] if status.host_wide else []
+    return found + [words.count(number, thing) for number, thing in counts if number]
 
 
 def _shown(status: Status, whole: bool) -> t.List[Row]:
     """Return the units that have a line; where the whole host is enabled, others need one for an odd reason only."""
-    odd = [row for row in status.others if row.drift and row.unit.name not in status.pending]
+    odd = [row for row in status.others if row.drift and not drift.is_pending(row.drift)]
     rows = [row for row in (*status.services, *odd) if whole or row.drift]
     return rows[:MOST]
 
@@ -104,9 +105,8 @@ def _details(status: Status, whole: bool, widths: t.Sequence[int]) -> t.Iterator
     for row in shown:
         yield from _row_lines(row, widths)
     hidden = len(status.services) - len([row for row in shown if row in status.services])
-    if whole or shown:
-        if hidden:
-            yield f"{words.count(hidden, 'more service')}"
+    if hidden and (whole or shown):
+        yield words.count(hidden, "more service")
     for title, text in _notes(status, whole):
         lines = layout.wrap(f"{title}: {text}", COLUMNS - 2 * _INDENT)
         yield lines[0]
@@ -120,7 +120,8 @@ def _row_lines(row: Row, widths: t.Sequence[int]) -> t.Iterator[str]:
         yield layout.cut(name, COLUMNS - _INDENT)
         name = ""
     cells = (layout.pad(name, widths[0]), layout.pad(layout.cut(runs, widths[1]), widths[1]))
-    yield "  ".join((*cells, f"{words.count(point.processes, 'process'):12}", f"for {words.duration(point.uptime)}"))
+    numbers = f"{words.count(point.processes, 'process'):12}", f"for {words.duration(point.uptime)}"
+    yield layout.cut("  ".join((*cells, *numbers)), COLUMNS - _INDENT)
     for sentence in row.drift[:MOST]:
         yield from (" " * _INDENT + line for line in layout.wrap(layout.clean(sentence), COLUMNS - 2 * _INDENT))
 
@@ -128,7 +129,9 @@ def _row_lines(row: Row, widths: t.Sequence[int]) -> t.Iterator[str]:
 def _unit(row: Row) -> str:
     unit = row.unit
     name = _short(unit.name) or "(in no unit)"
-    return name + (f" ({layout.clean(unit.container)})" if unit.container else " (user)" if unit.scope == "user" else "")
+    return name + (
+        f" ({layout.clean(unit.container)})" if unit.container else " (user)" if unit.scope == "user" else ""
+    )
 
 
 def _short(name: str) -> str:
