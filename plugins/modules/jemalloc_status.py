@@ -63,6 +63,11 @@ EXAMPLES = r"""
     variable: jemalloc_found
   register: jemalloc_status
 
+- name: Print the services of hosts that are as configured too
+  preload.jemalloc.jemalloc_status:
+    variable: jemalloc_found
+    full: true
+
 - name: Fail if a host does not run as configured
   ansible.builtin.assert:
     that: "jemalloc_status.states.values() is subset(['as configured', 'nothing enabled'])"

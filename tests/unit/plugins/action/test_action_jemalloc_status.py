@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_status as action
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from tests import fleets
 
 
@@ -26,7 +27,7 @@ class HostVars(t.Dict[str, t.Any]):
 @pytest.mark.parametrize(("full", "lines"), [(None, 4), ("false", 3)])
 def test_the_status(monkeypatch: pytest.MonkeyPatch, full: t.Optional[str], lines: int) -> None:
     printed: list[str] = []
-    monkeypatch.setattr(action.display, "say", printed.append)
+    monkeypatch.setattr(display, "say", printed.append)
     arguments = {"variable": "found", **({"full": full} if full else {})}
     task = mock.MagicMock(args=arguments, async_val=0, check_mode=False)
     plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
