@@ -17,9 +17,8 @@ description:
     drift), C(unreadable) or C(unreachable).
   - A restart is pending where a process still runs with another release than its scope configures, or without it,
     because it was started before.
-  - The table goes to standard output where a callback writes for people. With V(ansible.posix.json), V(jsonl) and
-    V(null) of E(ANSIBLE_STDOUT_CALLBACK) only the result has it, and with a callback that is not known it goes to
-    standard error.
+  - The table goes to standard output if the callback there writes for people. If it writes for machines, such as
+    C(ansible.posix.json), only the result has the table. If the callback is not known, it goes to standard error.
   - Everything happens on the controller, once for all hosts. Nothing is changed.
 author:
   - The preload.jemalloc contributors (@preload)

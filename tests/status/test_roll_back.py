@@ -87,6 +87,9 @@ def disable_the_fleet(host: Host, new: Variables, _old: Variables, commands: lis
 def go_back(host: Host, new: Variables, old: Variables, commands: list[str]) -> None:
     (command,) = commands
     host.enable(**old, jemalloc_services=["puma", "sidekiq"])
+    assert "web1  9.9.8    -         as configured: 2 services" in host.type(STATUS)
+    assert "failed=1" in host.type(command, check=False)
+    assert host.running() == {**NOTHING, "puma": "9.9.8", "sidekiq": "9.9.8"}
     host.enable(**new, jemalloc_services=["puma", "sidekiq"])
     assert "web1  9.9.9    9.9.8     as configured: 2 services" in host.type(STATUS)
     host.type(command)
