@@ -11,6 +11,7 @@ What hosts answer is not trusted: anything of another type than it should have c
 
 from __future__ import annotations
 
+import re
 import typing as t
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ LARGEST = 1 << 62
 #: Seconds by which the clock of a host may be ahead of the newest of the others, before its times are not believed.
 AHEAD = 86400
 
+# A library in a store, as a scope names it.
+_LIBRARY = re.compile(r"/(?:current|[0-9][^/]*)/lib/libjemalloc\.so")
 
 _UNKNOWN = comparing.compare(())
 
@@ -46,6 +49,15 @@ class Row:
     history: t.Sequence[Point] = ()
 
 
+class File(t.NamedTuple):
+    """A managed file of a scope: its kind, its service if it has one, and whether it preloads our library."""
+
+    path: str
+    kind: str
+    unit: str
+    preloads: bool
+
+
 @dataclass(frozen=True)
 class Host:
     """A host; unread is why nothing is known of it, or empty."""
@@ -58,6 +70,9 @@ class Host:
     scopes: t.Tuple[str, ...] = ()
     notes: t.Tuple[str, ...] = ()
     rows: t.Tuple[Row, ...] = field(default=(), repr=False)
+    previous: str = ""
+    files: t.Tuple[File, ...] = ()
+    unreachable: bool = False
 
 
 def read(name: str, result: t.Any) -> Host:
@@ -65,18 +80,23 @@ def read(name: str, result: t.Any) -> Host:
     if not isinstance(result, dict):
         return Host(name, "It was not looked at.")
     if not isinstance(result.get("units"), list):
-        return Host(name, _text(result.get("msg")) or "It gave no answer that can be read.")
+        why = _text(result.get("msg")) or "It gave no answer that can be read."
+        return Host(name, why, unreachable=result.get("unreachable") is True)
     time = _number(result.get("time"))
     installations = [entry for entry in _dicts(result.get("installations")) if _text(entry.get("version"))]
-    scopes = [_scope(entry) for entry in _dicts(result.get("scopes")) if entry.get("ours") is True]
+    scopes = [entry for entry in _dicts(result.get("scopes")) if entry.get("ours") is True]
     releases = tuple(_text(entry["version"]) for entry in installations)
-    current = [_text(entry["version"]) for entry in installations if entry.get("current") is True]
+    current, previous = (
+        next((_text(entry["version"]) for entry in installations if entry.get(link) is True), "")
+        for link in ("current", "previous")
+    )
     rows: t.Dict[Unit, Row] = {}
     for entry in _dicts(result["units"]):
         row = _row(name, entry, time)
         rows.setdefault(row.unit, row)
     notes = _notes(installations, result.get("unreadable"))
-    return Host(name, "", time, current[0] if current else "", releases, tuple(scopes), notes, tuple(rows.values()))
+    named, files = tuple(map(_scope, scopes)), tuple(map(_file, scopes))
+    return Host(name, "", time, current, releases, named, notes, tuple(rows.values()), previous, files)
 
 
 def _row(host: str, entry: t.Mapping[str, t.Any], time: int) -> Row:
@@ -108,6 +128,11 @@ def _allocators(found: t.Any) -> str:
 
 def _scope(entry: t.Mapping[str, t.Any]) -> str:
     return " ".join(filter(None, (_text(entry.get("kind")).replace("_", " "), _text(entry.get("unit")))))
+
+
+def _file(entry: t.Mapping[str, t.Any]) -> File:
+    preloads = any(map(_LIBRARY.search, _texts(entry.get("preloads"))))
+    return File(_text(entry.get("path")), _text(entry.get("kind")), _text(entry.get("unit")), preloads)
 
 
 def _notes(installations: t.Iterable[t.Mapping[str, t.Any]], unreadable: t.Any) -> t.Tuple[str, ...]:
