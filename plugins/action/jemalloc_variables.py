@@ -15,7 +15,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _variables
 
 #: The arguments of the module of the same name, all of which this reads.
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
-    "playbook": {"type": "str", "choices": ["rollout", "bundle", "cache", "image", "profile", "report"]},
+    "playbook": {"type": "str", "choices": ["rollout", "bundle", "cache", "image", "profile", "report", "status"]},
 }
 
 _DISPLAY = Display()

@@ -38,7 +38,7 @@ options:
         role are.
       - Only the playbooks that call the role get the defaults of its variables.
     type: str
-    choices: [rollout, bundle, cache, image, profile, report]
+    choices: [rollout, bundle, cache, image, profile, report, status]
 seealso:
   - module: preload.jemalloc.jemalloc
 """

@@ -224,7 +224,7 @@ def test_old_names() -> None:
 
 
 def test_specifications_name_known_playbooks_and_types() -> None:
-    playbooks = {"site", "rollout", "rollback", "bundle", "cache", "image", "profile", "report"}
+    playbooks = {"site", "rollout", "rollback", "bundle", "cache", "image", "profile", "report", "status"}
     for name, each in variables.PLAYBOOKS.items():
         assert set(each["playbooks"]) <= playbooks, name
         own = name.split("_")[1]
