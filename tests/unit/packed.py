@@ -81,3 +81,8 @@ def missing(**more: t.Any) -> dict[str, t.Any]:
         "lg_page": 12,
         **more,
     }
+
+
+def manifest_of(data: bytes) -> dict[str, t.Any]:
+    """Return the manifest of a bundle."""
+    return bundles.read_manifest(data)
