@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _measurements as measurements
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _page as paging
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _report as reporting
@@ -106,10 +107,12 @@ class ActionModule(ActionBase):
         return result
 
 
-def _plain(value: t.Any) -> t.Any:
+def _plain(value: t.Any, levels: int = answers.MOST_LEVELS) -> t.Any:
     """Return a value without Ansible's own kinds of texts, lists and mappings, which cost time at every look."""
+    if not levels:
+        return None
     if isinstance(value, t.Mapping):
-        return {_plain(key): _plain(each) for key, each in value.items()}
+        return {_plain(key): _plain(each, levels - 1) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(each, levels - 1) for each in value]
     return str.__str__(value) if isinstance(value, str) else value
