@@ -11,17 +11,25 @@ What hosts answer is not trusted: anything of another type than it should have c
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import re
+=======
+import itertools
+>>>>>>> answers
 import typing as t
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _compare as comparing
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 from ansible_collections.preload.jemalloc.plugins.plugin_utils._measurements import Histories, Point, Unit
 
 #: Characters of a text of a host that are kept.
 LONGEST = 500
+
+#: Units of a host that are read, and entries of a list of such a unit.
+MOST_UNITS, MOST_ENTRIES = 20_000, 1000
 
 #: More than a host can have; SQLite's integers end at 2 ** 63.
 LARGEST = 1 << 62
@@ -91,7 +99,7 @@ def read(name: str, result: t.Any) -> Host:
         for link in ("current", "previous")
     )
     rows: t.Dict[Unit, Row] = {}
-    for entry in _dicts(result["units"]):
+    for entry in _dicts(result["units"], MOST_UNITS):
         row = _row(name, entry, time)
         rows.setdefault(row.unit, row)
     notes = _notes(installations, result.get("unreadable"))
@@ -122,7 +130,8 @@ def _allocators(found: t.Any) -> str:
     """Return the labels of a unit's allocators, the one with the most processes first: glibc + jemalloc 5.3.1."""
     if not isinstance(found, dict):
         return ""
-    counts = [(-_number(number), _text(label)) for label, number in found.items()]
+    few = itertools.islice(found.items(), MOST_ENTRIES)
+    counts = [(-_number(number), _text(label)) for label, number in few]
     return " + ".join(label for number, label in sorted(counts) if number and label)
 
 
@@ -150,16 +159,11 @@ def _notes(installations: t.Iterable[t.Mapping[str, t.Any]], unreadable: t.Any) 
 
 def _text(value: t.Any) -> str:
     """Return a text that SQLite and UTF-8 can hold, without anything that steers a terminal."""
-    if not isinstance(value, str):
-        return ""
-    whole = value[:LONGEST].encode("utf-8", "replace").decode("utf-8")
-    if whole.isprintable():
-        return whole
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in whole)
+    return answers.line(value[:LONGEST]) if isinstance(value, str) else ""
 
 
 def _texts(value: t.Any) -> t.Tuple[str, ...]:
-    return tuple(filter(None, map(_text, value))) if isinstance(value, list) else ()
+    return tuple(filter(None, map(_text, value[:MOST_ENTRIES]))) if isinstance(value, list) else ()
 
 
 def _number(value: t.Any) -> int:
@@ -167,8 +171,8 @@ def _number(value: t.Any) -> int:
     return int(value) if usable else 0
 
 
-def _dicts(value: t.Any) -> t.List[t.Dict[str, t.Any]]:
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+def _dicts(value: t.Any, most: int = MOST_ENTRIES) -> t.List[t.Dict[str, t.Any]]:
+    return [entry for entry in value[:most] if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def points(hosts: t.Iterable[Host]) -> t.Dict[Unit, Point]:
