@@ -12,7 +12,6 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
-from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _measurements as measurements
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _page as paging
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _registered as registered
@@ -103,17 +102,3 @@ class ActionModule(ActionBase):
             more = f" and {len(result['unread']) - _NAMED:,} more" if len(result["unread"]) > _NAMED else ""
             self._display.warning(f"Not measured, as they could not be looked at: {shown}{more}.")
         return result
-<<<<<<< HEAD
-=======
-
-
-def _plain(value: t.Any, levels: int = answers.MOST_LEVELS) -> t.Any:
-    """Return a value without Ansible's own kinds of texts, lists and mappings, which cost time at every look."""
-    if not levels:
-        return None
-    if isinstance(value, t.Mapping):
-        return {_plain(key): _plain(each, levels - 1) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each, levels - 1) for each in value]
-    return str.__str__(value) if isinstance(value, str) else value
->>>>>>> answers

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
+
 
 def results(task_vars: t.Mapping[str, t.Any], variable: str) -> t.Dict[str, t.Any]:
     """Return the result that each host of the play, or of the batch with serial, registered as a variable."""
@@ -17,10 +19,15 @@ def results(task_vars: t.Mapping[str, t.Any], variable: str) -> t.Dict[str, t.An
     return {str(host): plain(raw(host).get(variable)) for host in task_vars["ansible_play_batch"]}
 
 
-def plain(value: t.Any) -> t.Any:
-    """Return a value without Ansible's own kinds of texts, lists and mappings, which cost time at every look."""
+def plain(value: t.Any, levels: int = answers.MOST_LEVELS) -> t.Any:
+    """Return a value without Ansible's own kinds of texts, lists and mappings, which cost time at every look.
+
+    What a host nests deeper than it has reason to is left out.
+    """
+    if not levels:
+        return None
     if isinstance(value, t.Mapping):
-        return {plain(key): plain(each) for key, each in value.items()}
+        return {plain(key): plain(each, levels - 1) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
+        return [plain(each, levels - 1) for each in value]
     return str.__str__(value) if isinstance(value, str) else value

@@ -11,11 +11,8 @@ What hosts answer is not trusted: anything of another type than it should have c
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import re
-=======
 import itertools
->>>>>>> answers
+import re
 import typing as t
 from collections import Counter
 from dataclasses import dataclass, field
