@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SEVERAL := -n 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help site test unit mutation lint docs faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule matrix release clean packages
+.PHONY: help site test unit mutation lint docs faults bench bench-fleet bench-controller bench-info bench-report bench-rollback bench-verify images screenshot molecule matrix release clean packages
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -66,6 +66,10 @@ bench-controller: ## Measure what the controller pays for a fleet of thousands t
 bench-rollback: packages ## Measure how soon a service that cannot run with the library runs without it
 	@.ci/venv .venv-test requirements-test.txt
 	@PYTHONPATH=tests/faults .venv-test/bin/python -m bench.rollback
+
+bench-verify: packages ## Measure how long it takes to verify many services on a busy host: ARGS='10000 1 20 100 500'
+	@.ci/venv .venv-test requirements-test.txt
+	@PYTHONPATH=tests/faults .venv-test/bin/python -m bench.verify $(ARGS)
 
 bench-info: ## Measure what a look at thousands of processes costs, beside a cat of their maps
 	@.ci/venv .venv-test requirements-test.txt

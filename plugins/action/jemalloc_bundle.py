@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import hashlib
 import os
 import typing as t
 
-from ansible.plugins.action import ActionBase
-
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _action as base
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 
@@ -56,31 +56,27 @@ def _is_kept(path: str, sums: str, digest: str) -> bool:
     return listed == digest and os.path.isfile(path) and files.sha256(path) == digest
 
 
-class ActionModule(ActionBase):
+class ActionModule(base.Action):
     """Runs the module and keeps what it packed."""
 
-    _requires_connection = True
+    NAME = "jemalloc_bundle"
 
-    def run(self, tmp: None = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
-        """Run the action."""
-        result = super().run(tmp, task_vars)
-        done = self._execute_module(module_name="preload.jemalloc.jemalloc_bundle", task_vars=task_vars)
-        content = done.pop("content", None)
-        result.update(done)
-        if content is None:
+    def answer(self) -> base.Result:
+        """Return the result of the module, with the bundle kept where its own manifest says."""
+        result = self.ask(self.NAME)
+        if result.get("failed"):
             return result
-        data = base64.b64decode(content)
-        directory = os.path.join(os.path.expanduser(str(self._task.args["dist"])), done["platform"])
-        name = bundle.file_name(done["version"])
+        data, manifest = answers.bundle_of(self.asked_host(), self.NAME, result)
+        if self._task.args.get("version") not in (None, "", manifest["release"]):
+            raise answers.AnswerError(self.asked_host(), self.NAME, "version is not what this task asks for")
+        del result["content"]
+        directory = os.path.join(os.path.expanduser(str(self._task.args["dist"])), platform.name(manifest))
+        name = bundle.file_name(manifest["release"])
         try:
             if not self._task.check_mode:
                 given = {key: self._task.args.get(key) or default for key, default in DEFAULTS.items()}
-                host = str((task_vars or {}).get("inventory_hostname", ""))
-                caching.Cache(str(given["cache"]), int(given["cache_size"])).add(data, done["receipt"], host)
+                caching.Cache(str(given["cache"]), int(given["cache_size"])).add(data, self._host)
             result["changed"] = keep(directory, name, data, self._task.check_mode)
-        except JemallocError as error:
-            return {**result, "failed": True, "msg": str(error)}
         except OSError as error:
-            return {**result, "failed": True, "msg": words.of_controller(error, "dist", directory)}
-        result["path"] = os.path.join(directory, name)
-        return result
+            raise JemallocError(words.of_controller(error, "dist", directory)) from error
+        return {**result, "path": os.path.join(directory, name)}

@@ -14,14 +14,15 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as 
 class ActionModule(action.ActionModule):
     """Asks the host what the image lacks, as for an installation on the host itself."""
 
-    NAME = "jemalloc_image"
+    NAME = PACKER = "jemalloc_image"
 
-    def _push(self, found: t.Tuple[str, t.Dict[str, t.Any]], look: t.Optional[action.Result]) -> action.Result:
+    def _push(self, found: t.Tuple[str, caching.Entry], look: t.Optional[action.Result]) -> action.Result:
         """Bring a bundle to the host, in check mode as well: what it would come to depends on it."""
         path, entry = found
         if not self._task.check_mode:
-            self._say(f"taking jemalloc {entry['release']} as built on {entry['builder']}")
-        return self._module(build="now", pushed=self._pushed(path, entry))
+            self._say(f"taking jemalloc {entry['release']}, {caching.made_by(entry)}")
+        done = self._taken(path, entry)
+        return {**done, "builder": self._builder if done.get("built") else entry["builder"]}
 
     def _packed(self, need: caching.Need, done: action.Result) -> t.Optional[action.Result]:
         """Return the bundle that the module brings along; none when another run made the image meanwhile."""

@@ -5,26 +5,15 @@
 
 from __future__ import annotations
 
-import typing as t
-
-from ansible.plugins.action import ActionBase
-
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _action as base
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 
-class ActionModule(ActionBase):
+class ActionModule(base.Action):
     """Adds the rendered texts to the task's arguments and runs the module."""
 
-    _requires_connection = True
+    NAME = "jemalloc_preload"
 
-    def run(self, tmp: None = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
-        """Run the action."""
-        result = super().run(tmp, task_vars)
-        result.update(
-            self._execute_module(
-                module_name="preload.jemalloc.jemalloc_preload",
-                module_args=rendering.with_texts(self._task.args),
-                task_vars=task_vars,
-            )
-        )
-        return result
+    def answer(self) -> base.Result:
+        """Return the result of the module."""
+        return self.ask(self.NAME, rendering.with_texts(self._task.args))

@@ -74,6 +74,19 @@ options:
   cache_mirror_checksum:
     description: SHA-256 of the file C(index.json) of O(cache_mirror), as V(sha256:) and 64 hexadecimal digits.
     type: str
+  build_host:
+    description:
+      - A host of the inventory, or a group, that builds for all hosts of a play. Each host then takes only builds of
+        these, its own, and those of O(cache_mirror). The task that builds has to be delegated to such a host.
+      - If not set, trust flows down the inventory. A host takes its own builds and those of the hosts that stand before
+        it in the inventory, from this run and from earlier ones.
+    type: str
+  build_shared:
+    description:
+      - Whether hosts take builds of other hosts. If V(false), each host builds for itself and takes nothing else but
+        bundles of O(cache_mirror). Mutually exclusive with O(build_host).
+    type: bool
+    default: true
   pushed:
     description: What the controller brought to the host for this call. Its action fills it; it is not to be set.
     type: dict
@@ -94,6 +107,9 @@ options:
       origin:
         description: Where the controller has it from.
         type: str
+      builder:
+        description: The host that built the bundle, or the mirror that it is from.
+        type: str
 """
 
     CACHE = r"""
@@ -102,6 +118,8 @@ options:
     description:
       - Directory on the controller that keeps sources and bundles by their digests, for all runs and hosts. It may be
         shared by several controllers.
+      - It is made for its owner alone. A directory that another user owns, except for root, or that its group or others
+        can write to is refused.
     type: path
     default: ~/.cache/preload.jemalloc
   cache_size:

@@ -50,7 +50,7 @@ def run_libraries(host: Host, scopes: preload.Scopes, prefix: str) -> None:
     """Run the libraries that are going to be preloaded, before anything refers to them."""
     for version in scopes.releases if scopes.host or scopes.units else []:
         name = "current" if version == scopes.current else version
-        preflight(host.run, store.library(prefix, name), prefix, everybody=bool(scopes.host))
+        preflight(host, store.library(prefix, name), prefix, everybody=bool(scopes.host))
 
 
 def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change], prefix: str) -> None:
@@ -74,7 +74,7 @@ def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.C
             )
 
 
-def carry_out(host: Host, changes: t.Sequence[changes_util.Change], prefix: str) -> None:
+def carry_out(host: Host, changes: t.Sequence[changes_util.Change], prefix: str, lock: changes_util.Lock) -> None:
     """Make all changes, or none: the last ones of which are those that only the watchdog makes."""
     plain = [change for change in changes if not preload.is_guarded(change)]
     try:
@@ -85,16 +85,18 @@ def carry_out(host: Host, changes: t.Sequence[changes_util.Change], prefix: str)
                 raise JemallocError(f"{reason}; all files are as before.")
             for change in changes:
                 if preload.is_guarded(change):
-                    watch(change, prefix)
+                    watch(change, prefix, lock)
                     labels.restore(host.run, [change.path])
     except (JemallocError, OSError):
         reload_systemd(host, plain)
         raise
 
 
-def watch(change: changes_util.Change, prefix: str) -> None:
+def watch(change: changes_util.Change, prefix: str, lock: changes_util.Lock) -> None:
     """Make a change by the watchdog."""
-    reason = watchdog.activate(change.path, change.after or "", store.library(prefix), systemd.is_running())
+    reason = watchdog.activate(change, store.library(prefix), systemd.is_running(), lock)
+    if reason.endswith(watchdog.AS_BEFORE):
+        raise JemallocError(reason)
     if reason:
         raise JemallocError(
             f"{change.path}: new processes do not start with the library ({reason}); all files are as before."

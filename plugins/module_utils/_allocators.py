@@ -14,6 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as elf
+from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 
 #: Kinds of allocators, as they are reported; OURS is followed by its release.
 OURS = "jemalloc"
@@ -28,11 +29,8 @@ JEMALLOCS = (OURS, OTHER, BUILT_IN)
 # The libraries that replace malloc, in the order in which they count when a process maps several.
 _FAMILIES = {b"jemalloc": OTHER, b"tcmalloc": TCMALLOC, b"mimalloc": MIMALLOC}
 
-# A line of /proc/PID/maps that maps code of such a library: one that is only read, by a backup say, is not in use.
-_LIBRARY = re.compile(
-    rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ \S+ [0-9]+ +"
-    rb"(/(?:.*/)?lib(jemalloc|tcmalloc|mimalloc)[^/]*?\.so[^/]*?)( \(deleted\))?"
-)
+# The path of such a library.
+_LIBRARY = re.compile(rb"/(?:.*/)?lib(jemalloc|tcmalloc|mimalloc)[^/]*\.so[^/]*")
 
 # How C libraries show in maps, commonest first; the loader alone tells it for a program that maps no C library.
 _C_LIBRARIES = (
@@ -101,14 +99,10 @@ class Heaps(t.NamedTuple):
 def libraries(maps: bytes) -> t.List[Library]:
     """Return the libraries that replace malloc and whose code is mapped, the one that counts first."""
     found = set()
-    position = maps.rfind(b"malloc")  # which is faster than to search from the start
-    while position != -1:
-        start, end = maps.rfind(b"\n", 0, position) + 1, maps.find(b"\n", position)
-        match = _LIBRARY.fullmatch(maps, start, len(maps) if end == -1 else end)
+    for path, deleted in processes.code(maps, b"malloc"):
+        match = _LIBRARY.fullmatch(path)
         if match:
-            path, family, deleted = match.groups()
-            found.add(Library(_FAMILIES[family], path.decode("utf-8", "replace"), bool(deleted)))
-        position = maps.rfind(b"malloc", 0, start)
+            found.add(Library(_FAMILIES[match.group(1)], path.decode("utf-8", "replace"), deleted))
     order = list(_FAMILIES.values())
     return sorted(found, key=lambda library: (order.index(library.kind), library))
 

@@ -18,7 +18,7 @@ import tarfile
 import typing as t
 import zlib
 
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, is_of_host
 
 #: The largest release so far is 0.9 MB packed and 7 MB unpacked, in 660 members up to 5 deep; these leave room for
 #: tenfold growth.
@@ -28,11 +28,15 @@ MAX_MEMBERS = 20_000
 MAX_DEPTH = 32
 
 # By the first bytes of a file, which do not lie as a name can.
-_COMPRESSIONS: t.Dict[bytes, t.Callable[[str], t.Any]] = {
+_COMPRESSIONS: t.Dict[bytes, t.Callable[[t.BinaryIO], t.Any]] = {
     b"BZh": bz2.open,
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+
+_UNREADABLE = (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
+
+_BLOCK = 1 << 20
 
 
 class _Unpacked:
@@ -41,9 +45,9 @@ class _Unpacked:
     The limit counts every byte that comes out, the headers of a tarball included: tarfile reads those into memory.
     """
 
-    def __init__(self, archive: str) -> None:
-        with open(archive, "rb") as stream:
-            start = stream.read(6)
+    def __init__(self, archive: t.BinaryIO) -> None:
+        start = archive.read(6)
+        archive.seek(0)
         opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), None)
         if opener is None:
             raise JemallocError("it is not packed by bzip2, gzip or xz, so it is no tarball of a release")
@@ -74,7 +78,7 @@ def unpack(archive: str, directory: str, holds: str) -> str:
     top = ""
     members = 0
     try:
-        with _Unpacked(archive) as stream, tarfile.open(fileobj=t.cast(t.IO[bytes], stream), mode="r|") as tar:
+        with open(archive, "rb") as packed, _Unpacked(packed) as stream, _opened(stream) as tar:
             for member in tar:
                 members += 1
                 if members > MAX_MEMBERS:
@@ -85,13 +89,49 @@ def unpack(archive: str, directory: str, holds: str) -> str:
                 if first != top:
                     raise JemallocError(f"it has two top directories, {top!r} and {first!r}")
                 _extract(tar, member, os.path.join(directory, name))
-    except (tarfile.TarError, EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
+    except _UNREADABLE as error:
+        if isinstance(error, OSError) and is_of_host(error):
+            error.filename = error.filename or directory  # a write names no file
+            raise
         raise JemallocError(f"The archive {archive} cannot be unpacked: {error}.") from error
     except JemallocError as error:
         raise JemallocError(f"The archive {archive} is refused: {error}.") from error
     if not top or not os.path.exists(os.path.join(directory, top, holds)):
         raise JemallocError(f"The archive {archive} is refused: it holds no {holds}.")
     return os.path.join(directory, top)
+
+
+def _opened(stream: _Unpacked) -> tarfile.TarFile:
+    return tarfile.open(fileobj=t.cast(t.IO[bytes], stream), mode="r|")
+
+
+def read_file(packed: bytes, name: str, most: int) -> bytes:
+    """Return one file below the top directory of an archive that pack() made; most is its largest size in bytes.
+
+    Only the plain headers that pack() writes are accepted. tarfile would read longer ones into memory as a whole.
+    """
+    if len(packed) > MAX_PACKED:
+        raise JemallocError(f"it is larger than {MAX_PACKED >> 20} MiB, too much for a release")
+    try:
+        with _Unpacked(io.BytesIO(packed)) as stream:
+            for _member in range(MAX_MEMBERS):
+                member = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+                if member.type != tarfile.REGTYPE or member.size < 0:
+                    raise JemallocError("it holds something else than plain files")
+                if member.name.partition("/")[2] == name:
+                    return _read(stream, member.size, most, name)
+                padded = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                while padded > 0:
+                    padded -= len(stream.read(min(padded, _BLOCK))) or padded
+    except _UNREADABLE as error:
+        raise JemallocError(f"it cannot be unpacked, or holds no {name}") from error
+    raise JemallocError(f"it holds more than {MAX_MEMBERS} members, too much for a release")
+
+
+def _read(stream: _Unpacked, size: int, most: int, name: str) -> bytes:
+    if size > most:
+        raise JemallocError(f"its {name} is larger than {most >> 10} KiB")
+    return stream.read(size)
 
 
 def _safe_name(member: tarfile.TarInfo) -> str:
@@ -120,7 +160,7 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o755 if member.mode & 0o100 else 0o644)
     with stream, os.fdopen(descriptor, "wb") as target:
-        for block in iter(lambda: stream.read(1 << 20), b""):
+        for block in iter(lambda: stream.read(_BLOCK), b""):
             target.write(block)
     # make compares these times: without them it would want to regenerate what the tarball ships.
     os.utime(path, (member.mtime, member.mtime))

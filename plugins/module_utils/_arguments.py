@@ -20,9 +20,16 @@ CACHE: t.Dict[str, t.Dict[str, t.Any]] = {
     "cache_size": {"type": "int", "default": 1024},
 }
 
+#: Whose builds a host takes from there.
+TRUST: t.Dict[str, t.Dict[str, t.Any]] = {
+    "build_host": {"type": "str"},
+    "build_shared": {"type": "bool", "default": True},
+}
+
 #: Where a library comes from and how it is built; plugins/doc_fragments/_library.py describes all of them.
 LIBRARY: t.Dict[str, t.Dict[str, t.Any]] = {
     **CACHE,
+    **TRUST,
     "bundle": {"type": "str"},
     "bundle_checksum": {"type": "str", "no_log": False},
     "origins": {"type": "list", "elements": "str", "default": []},
@@ -47,9 +54,13 @@ LIBRARY: t.Dict[str, t.Dict[str, t.Any]] = {
             "sha256": {"type": "str"},
             "commit": {"type": "str"},
             "origin": {"type": "str"},
+            "builder": {"type": "str"},
         },
     },
 }
+
+#: Those of them that only the controller reads.
+CONTROLLER = ("cache", "cache_size", "cache_mirror", "cache_mirror_checksum", "build_host", "build_shared")
 
 #: Who preloads it; plugins/modules/jemalloc_preload.py describes all of them.
 SCOPES: t.Dict[str, t.Dict[str, t.Any]] = {
@@ -59,6 +70,7 @@ SCOPES: t.Dict[str, t.Dict[str, t.Any]] = {
     "exclude": {"type": "list", "elements": "str", "default": []},
     "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
     "restore": {"type": "dict", "default": {}},
+    "written": {"type": "dict", "default": {}},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "version": {"type": "str"},
     "releases": {"type": "list", "elements": "str", "default": []},

@@ -20,6 +20,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _sandbox as sandbox
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 #: Runs a command: arguments, working directory, standard input; returns exit status and everything it printed.
 Run = t.Callable[[t.Sequence[str], t.Optional[str], t.Optional[str]], t.Tuple[int, str]]
@@ -181,7 +182,7 @@ def take_steps(
     """Run the commands of a build in a directory, each with these words in front; BuildError says which one failed."""
     log = []
     for step in steps:
-        status, output = run([*front, *step], directory, None)
+        status, output = run(with_errors([*front, *step]), directory, None)
         log.append(f"$ {' '.join(step)}\n{output}")
         if status:
             raise BuildError(f"jemalloc {release.version} does not build here, {step[0]} ended with {status}", log)

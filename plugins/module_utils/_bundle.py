@@ -18,6 +18,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _archive a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils import _shapes as shapes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -25,9 +26,30 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 #: The list of digests that stands beside bundles, as sha256sum writes it.
 SUMS = "SHA256SUMS"
 
-# What a receipt says of the build itself: the same for every build from the same input. When, where from and into
+# Characters of a manifest; those of releases have 3,000.
+_MOST_MANIFEST = 1 << 18
+
+# What a manifest says of the build itself: the same for every build from the same input. When, where from and into
 # which store an installation came is no part of it, so that a bundle built twice has the same bytes.
-_PORTABLE = ("format", "release", "library", "library_sha256", "source", "platform", "options", "configure", "home")
+_PORTABLE: t.Dict[str, shapes.Shape] = {
+    "format": shapes.number(1, 1),
+    "release": shapes.VERSION,
+    "library": shapes.text(r"libjemalloc\.so(?:\.[0-9]{1,3})*"),
+    "library_sha256": shapes.SHA256,
+    "source": shapes.record({"sha256": shapes.SHA256}),
+    "platform": shapes.record(
+        {
+            "architecture": shapes.ARCHITECTURE,
+            "libc": shapes.LIBC,
+            "libc_lowest": shapes.LIBC_VERSION,
+            "lg_page": shapes.LG_PAGE,
+        }
+    ),
+    "options": shapes.OPTIONS,
+    "configure": shapes.list_of(shapes.printable(2000), 100),
+    "home": shapes.HOME,
+}
+_MANIFEST = {**_PORTABLE, "files": shapes.mapping_of(shapes.INSIDE, shapes.SHA256, 1000)}
 
 
 def file_name(version: str) -> str:
@@ -57,24 +79,53 @@ def _json(value: t.Mapping[str, t.Any]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode("utf-8")
 
 
-def unpack(path: str, directory: str) -> t.Tuple[str, t.Dict[str, t.Any]]:
-    """Unpack a bundle below directory; return its tree, without the receipt in it, and that receipt."""
-    tree = archive.unpack(path, directory, store.RECEIPT)
-    text = files.read_text(os.path.join(tree, store.RECEIPT)) or ""
-    files.remove_file(os.path.join(tree, store.RECEIPT))
+def parse_manifest(text: str) -> t.Dict[str, t.Any]:
+    """Return a bundle's manifest, checked to the last field; JemallocError says which field is wrong.
+
+    Further names at the top are dropped, so that a later version of this collection can add them.
+    """
+    if len(text) > _MOST_MANIFEST:
+        raise JemallocError(f"its {store.RECEIPT} is larger than {_MOST_MANIFEST >> 10} KiB")
     try:
-        receipt = json.loads(text)
-        broken = (
-            any(key not in receipt for key in _PORTABLE)
-            or receipt["format"] != 1
-            or store.fingerprint(tree) != receipt["files"]
-            or receipt["files"].get(f"lib/{receipt['library']}") != receipt["library_sha256"]
-        )
-    except (ValueError, TypeError, AttributeError, KeyError):
-        broken = True
-    if broken:
-        raise JemallocError(f"The archive {path} is refused: it is no bundle of this collection.")
-    return tree, receipt
+        whole = shapes.parse_json(text)
+    except ValueError as error:
+        raise JemallocError(f"its {store.RECEIPT} is no JSON") from error
+    found = {key: whole[key] for key in _MANIFEST if key in whole} if isinstance(whole, dict) else {}
+    flaw = shapes.record(_MANIFEST)(found)
+    if flaw is None and found["files"].get(f"lib/{found['library']}") != found["library_sha256"]:
+        flaw = ".library_sha256"
+    if flaw is None and os.path.basename(found["home"]) != found["release"]:
+        flaw = ".home"
+    if flaw is not None:
+        raise JemallocError(f"its {store.RECEIPT} is no manifest of this collection: {flaw[1:]} is wrong or missing")
+    return found
+
+
+def read_manifest(data: bytes) -> t.Dict[str, t.Any]:
+    """Return the manifest in the bytes of a bundle, without unpacking it; JemallocError says why there is none."""
+    try:
+        text = archive.read_file(data, store.RECEIPT, _MOST_MANIFEST).decode("utf-8")
+        return parse_manifest(text)
+    except UnicodeDecodeError as error:
+        raise JemallocError(f"The bundle is refused: its {store.RECEIPT} is not in UTF-8.") from error
+    except JemallocError as error:
+        raise JemallocError(f"The bundle is refused: {error}.") from error
+
+
+def unpack(path: str, directory: str) -> t.Tuple[str, t.Dict[str, t.Any]]:
+    """Unpack a bundle below directory; return its tree, without the manifest in it, and that manifest."""
+    tree = archive.unpack(path, directory, store.RECEIPT)
+    place = os.path.join(tree, store.RECEIPT)
+    try:
+        if not os.path.isfile(place) or os.path.getsize(place) > _MOST_MANIFEST:
+            raise JemallocError(f"its {store.RECEIPT} is no file of at most {_MOST_MANIFEST >> 10} KiB")
+        manifest = parse_manifest(files.read_text(place) or "")
+        files.remove_file(place)
+        if store.fingerprint(tree) != manifest["files"]:
+            raise JemallocError(f"it does not hold what its {store.RECEIPT} lists")
+    except JemallocError as error:
+        raise JemallocError(f"The archive {path} is refused: {error}.") from error
+    return tree, manifest
 
 
 def misfit(

@@ -144,7 +144,7 @@ class Project:
         ids = [each.id for each in self.containers().get(unit, [])]
         if not ids or not self.engine:
             return ""
-        _status, output = self.engine.run("logs", "--tail=3", ids[0])
+        _status, output = self.engine.run("logs", "--tail=3", ids[0], errors=True)
         return " / ".join(line.strip() for line in output.splitlines() if line.strip())
 
 

@@ -47,7 +47,7 @@ def containers(engine: Engine, labels: t.Sequence[str], stopped: bool = False) -
     filters = [f"--filter=label={label}" for label in labels]
     options = ["--all"] if stopped else []
     output = engine.ask("ps", "--quiet", "--no-trunc", *options, *filters, about="containers")
-    ids = [line for line in output.splitlines() if line and " " not in line]  # what it warns of stands among them
+    ids = output.split()
     if not ids:
         return []
     status, output = engine.run("container", "inspect", *ids)

@@ -73,6 +73,8 @@ def carry_out(job: Job, releases: Releases, timeout: int, restart: bool = True, 
                 raise _UnprovedError(reason)
     except _UnprovedError as failed:
         return f"{job.title}: {failed}; {go_back(job, touched, ran_with, releases, timeout, proc)}"
+    except JemallocError as error:
+        return f"{job.title}: {str(error).rstrip('.')}"
     except OSError as error:
         return f"{job.title}: {error.filename}: {error.strerror}; it is as before"
     return ""
@@ -101,8 +103,8 @@ def prove(job: Job, unit: str, version: t.Optional[str], prefix: str, timeout: f
     Two looks in a row must find it, and the same main processes, as in the proof of services.
     """
 
-    def look(name: str) -> restarts.Look:
-        return _look(job, name, version, prefix, proc)
+    def look(units: t.Sequence[str]) -> t.Dict[str, restarts.Look]:
+        return {name: _look(job, name, version, prefix, proc) for name in units}
 
     return restarts.unsettled(look, [unit], timeout).get(unit, "")
 

@@ -187,11 +187,10 @@ class Services:
 
     def state(self, unit: str) -> str:
         """Return why a service is not well, empty when it is."""
-        command = ["systemctl", "show", "--property=ActiveState,NRestarts", "--", unit]
-        found = systemd.parse_show(self._run(command, None, None)[1])[0]
-        if found.get("NRestarts", ["0"]) != ["0"]:
-            return f"it does not stay up, systemd started it {found['NRestarts'][0]} times again"
-        state = found.get("ActiveState", [""])[0]
+        found = systemd.shown(self._run, unit, ("ActiveState", "NRestarts"))
+        if found.get("NRestarts", "0") != "0":
+            return f"it does not stay up, systemd started it {found['NRestarts']} times again"
+        state = found.get("ActiveState", "")
         return "" if state == "active" else f"it is {state or 'not known to systemd'}"
 
     def end(self, unit: str) -> None:

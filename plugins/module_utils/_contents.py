@@ -76,6 +76,18 @@ def has_part(text: t.Optional[str]) -> bool:
     return _BEGIN in (text or "")
 
 
+def line(text: t.Optional[str]) -> t.Optional[str]:
+    """Return our line in the text of /etc/ld.so.preload, None where there is none."""
+    found = _LINE.search(text or "")
+    return found.group(0) if found else None
+
+
+def part(text: t.Optional[str]) -> t.Optional[str]:
+    """Return our part of a shared file's text, without what others wrote into it; None where there is none."""
+    found = _PART.search(text or "")
+    return found.string[found.start() : found.start(2)] if found else None
+
+
 def preloaded_without(text: t.Optional[str]) -> t.Optional[str]:
     """Return the text of /etc/ld.so.preload without our line: byte for byte what it was before."""
     line = _LINE.search(text or "")
@@ -94,6 +106,14 @@ def preloaded_with(text: t.Optional[str], prefix: str) -> str:
             "a line is added; leave one of them."
         )
     return f"{store.library(prefix)}::{':' if rest is None else ''}\n{rest or ''}"
+
+
+def preloaded_restored(text: t.Optional[str], before: t.Optional[str]) -> t.Optional[str]:
+    """Return the text of /etc/ld.so.preload with our line as it was before; what others wrote since stays."""
+    rest, earlier = preloaded_without(text), line(before)
+    if rest == preloaded_without(before):
+        return before
+    return f"{earlier.rstrip(':' + chr(10))}::{':' if rest is None else ''}\n{rest or ''}" if earlier else rest
 
 
 def environment_without(text: t.Optional[str]) -> t.Optional[str]:
@@ -117,6 +137,14 @@ def environment_with(text: t.Optional[str], part: str, prefix: str) -> str:
         rest, note = f"{rest}\n", _NO_NEWLINE
     foreign = environment.login_value(rest, "LD_PRELOAD")
     return f"{rest}{_BEGIN}{note}\n{part.rstrip().replace(LD_PRELOAD, in_front(prefix, foreign))}\n{_END}\n"
+
+
+def environment_restored(text: t.Optional[str], before: t.Optional[str]) -> t.Optional[str]:
+    """Return a shared file's text with our part as it was before; what others wrote since stays."""
+    rest, earlier = environment_without(text), part(before)
+    if rest == environment_without(before):
+        return before
+    return environment_with(rest, earlier.split("\n")[1], "") if earlier else rest
 
 
 def command_text(program: str, wrapper: str) -> str:

@@ -57,6 +57,23 @@ def sync_directory(path: str) -> None:
             os.close(descriptor)
 
 
+def make_directories(path: str, mode: int = 0o755) -> None:
+    """Create a directory and its missing parents, durably, with this mode whatever the umask is."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for each in reversed(missing):
+        try:
+            os.mkdir(each)
+        except FileExistsError:
+            if not os.path.isdir(each):
+                raise
+            continue  # another run was faster
+        os.chmod(each, mode)
+        sync_directory(os.path.dirname(each))
+
+
 def sync_tree(top: str) -> None:
     """Make a whole tree durable, and readable for everybody whatever the umask was: files and names."""
     for directory, _subdirectories, names in os.walk(top):
@@ -169,11 +186,15 @@ def lock(path: str) -> t.Optional[int]:
     return None
 
 
-def wait_for_lock(path: str, timeout: float) -> t.Optional[int]:
-    """Take a lock as lock() does; timeout has the seconds to wait for another process that has it, None after them."""
+def wait_for_lock(path: str, timeout: float, meanwhile: t.Callable[[], object] = lambda: None) -> t.Optional[int]:
+    """Take a lock as lock() does; timeout has the seconds to wait for another process that has it, None after them.
+
+    meanwhile is called before each further attempt.
+    """
     deadline = time.monotonic() + timeout
     descriptor = lock(path)
     while descriptor is None and time.monotonic() <= deadline:
+        meanwhile()
         time.sleep(0.1)
         descriptor = lock(path)
     return descriptor

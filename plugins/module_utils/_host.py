@@ -1,4 +1,4 @@
-"""What a module lends to the decisions: running commands, fetching over the network, saying something."""
+"""Host access for the decisions: run commands, fetch files, warn."""
 
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -9,12 +9,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import stat
 import typing as t
 
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, shown
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -22,6 +24,20 @@ if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 
 _APT_HELPER = "/usr/lib/apt/apt-helper"
+
+# In front of a command: its standard error becomes part of its output, for checks that count every complaint.
+_WITH_ERRORS = ("/bin/sh", "-c", 'exec "$@" 2>&1', "sh")
+
+
+def with_errors(command: t.Sequence[str]) -> t.List[str]:
+    """Return a command that writes to its output what the given one writes to standard error as well."""
+    return [*_WITH_ERRORS, *command]
+
+
+def _loadable(value: str) -> str:
+    """Return an LD_PRELOAD without the files that do not exist: every program would complain of them."""
+    entries = [entry for entry in re.split("[: ]", value) if entry]
+    return ":".join(entry for entry in entries if "/" not in entry or os.path.exists(entry))
 
 
 class Host:
@@ -32,26 +48,32 @@ class Host:
         self._ca_path = module.params.get("ca_path")
 
     def warn(self, message: str) -> None:
-        """Say something in one line that the operator should know."""
-        self._module.warn(message)
+        """Show a warning of one line, without the passwords of its URLs."""
+        self._module.warn(shown(message))
 
     def run(
         self, arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
     ) -> t.Tuple[int, str]:
-        """Run a command without a shell; return its exit status and all that it printed. 127: there is none."""
+        """Run a command without a shell; return its exit status and its output, on failure with its errors.
+
+        Standard error of a command that succeeds is dropped, as every program may complain there of what is not its
+        own: the dynamic linker does so of a library that is gone. 127: there is no such command.
+        """
         status, output, errors = self.outputs(arguments, directory, data)
-        return status, output + errors
+        return status, output + errors if status else output
 
     def outputs(
         self, arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
     ) -> t.Tuple[int, str, str]:
         """Run a command without a shell; return its exit status, its output, and what it complained of."""
+        preload = os.environ.get("LD_PRELOAD")
+        variables = {"LC_ALL": "C", **({"LD_PRELOAD": _loadable(preload)} if preload else {})}
         try:
             return self._module.run_command(
                 list(arguments),
                 cwd=directory,
                 data=data,
-                environ_update={"LC_ALL": "C"},
+                environ_update=variables,
                 handle_exceptions=False,
                 expand_user_and_vars=False,  # an argument is what it is, also where it looks like a variable
             )
@@ -62,10 +84,9 @@ class Host:
         """Return the pools of the host's distribution, from apt's own configuration; none where there is no apt."""
         if not os.path.exists(_APT_HELPER):
             return []
-        query = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"]
-        status, output = self.run([*query, "Created-By: Packages"])
         from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 
+        status, output = self.run(source.ARCHIVES)
         return source.parse_archive_roots(output) if status == 0 else []
 
     def fetch(self, candidate: source.Candidate, path: str) -> None:
@@ -105,4 +126,7 @@ class Host:
         status, output = self.run([*command, f"SHA256:{candidate.sha256}"])
         if status:
             errors = [line[3:] for line in output.splitlines() if line.startswith("E: ")]
+            for number in (errno.ENOSPC, errno.EDQUOT):
+                if os.strerror(number) in " ".join(errors):  # apt's words for it, as it wrote the file itself
+                    raise OSError(number, os.strerror(number), path)
             raise JemallocError("; ".join(errors) or f"apt-helper ended with {status}")

@@ -17,6 +17,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
@@ -73,8 +74,7 @@ def find(wanted: str) -> str:
 def parse(output: str) -> Image:
     """Return the image that an inspection printed; JemallocError when it is not the answer of one."""
     try:
-        # What an engine has to complain about stands behind.
-        found = json.JSONDecoder().raw_decode(output.lstrip())[0][0]
+        found = json.loads(output)[0]
         config = found.get("Config") or {}
         pairs = (entry.partition("=") for entry in config.get("Env") or ())
         return Image(
@@ -113,10 +113,16 @@ class Engine:
         self._run = run
         self.name = name
 
-    def run(self, *arguments: str, data: t.Optional[str] = None, limit: int = 0) -> t.Tuple[int, str]:
-        """Run a command of the engine; return its exit status and all that it printed. limit is in seconds."""
+    def run(
+        self, *arguments: str, data: t.Optional[str] = None, limit: int = 0, errors: bool = False
+    ) -> t.Tuple[int, str]:
+        """Run a command of the engine; return its exit status and its output. limit is in seconds.
+
+        errors: what the command prints to standard error counts as its output, as that of a container's programs does.
+        """
         front = ["timeout", "-k", "5", str(limit)] if limit else []
-        return self._run([*front, self.name, *arguments], None, data)
+        command = [*front, self.name, *arguments]
+        return self._run(with_errors(command) if errors else command, None, data)
 
     def ask(self, *arguments: str, about: str) -> str:
         """Run a command of the engine that has to succeed; JemallocError begins with what it is about."""

@@ -84,7 +84,7 @@ def make(host: Host, job: Job, check_mode: bool) -> t.Dict[str, t.Any]:
             image_preflight.check_machine(job.engine, job.container, job.base, found, job.wanted["base"])
             library = _from_bundle(host, job, found.here, work)
             if library is None and not job.request.build:
-                return {"missing": install.missing(host, job.request, found.here)}
+                return {"missing": install.missing(job.request, found.here)}
             if library is None and check_mode:
                 return {"changed": True, "built": job.request.release.version, "platform": None}
             library = library or _built(host, job, found.here, work)

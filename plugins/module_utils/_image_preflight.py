@@ -29,8 +29,9 @@ if t.TYPE_CHECKING:
 #: Seconds that one program may take, with the start of its container, also where another machine is emulated.
 TIME_LIMIT = 60
 
-# What the loader of glibc, that of musl, and jemalloc print when they go on without what they were asked for.
-_COMPLAINTS = re.compile(r"ERROR: ld\.so: |Error (loading|relocating) |<jemalloc>: ")
+# What the loader of glibc, that of musl, and jemalloc print when they go on without what they were asked for. An entry
+# of /etc/ld.so.preload is the image's own, or that of this host by which the engine runs: never the library.
+_COMPLAINTS = re.compile(r"ERROR: ld\.so: (?!.* from /etc/ld\.so\.preload )|Error (loading|relocating) |<jemalloc>: ")
 
 # How podman and docker end when the container, or the program in it, cannot be started: podman-run(1).
 _NO_CONTAINER = (125, 126)
@@ -161,7 +162,7 @@ def attempt(
     """
     options = ["--rm", f"--name={name}", "--network=none", "--read-only", f"--entrypoint={trial.entrypoint}", *more]
     options += [f"--env={key}={value}" for key, value in variables.items()]
-    status, output = engine.run("run", *options, image_name, *trial.arguments, limit=TIME_LIMIT)
+    status, output = engine.run("run", *options, image_name, *trial.arguments, limit=TIME_LIMIT, errors=True)
     if status:
         engine.remove(name)  # that the engine's command was ended ends no container
     if status in _NO_CONTAINER:

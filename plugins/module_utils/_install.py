@@ -21,14 +21,16 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _archive a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _build as build
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
 from ansible_collections.preload.jemalloc.plugins.module_utils import _package as package
+from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, shown
 from ansible_collections.preload.jemalloc.plugins.module_utils._preflight import preflight
 
 if t.TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Request:
     """What to install, where to, and how: the wish with all that only doing it needs.
 
     bundle and source are what is tried first, because the user named it or the controller brought it. Without build
-    the release is not built here.
+    the release is not built here. builder is the host that built the bundle, as far as the controller knows.
     """
 
     prefix: str
@@ -55,6 +57,7 @@ class Request:
     source: t.Optional[source.Candidate] = None
     build: bool = True
     build_packages: bool = True
+    builder: str = ""
 
 
 class NothingFitsError(Exception):
@@ -94,6 +97,7 @@ def request(params: t.Mapping[str, t.Any], release: catalogue.Release, wish: sto
         places.get("source"),
         params["build"] == "now",
         params["build_packages"],
+        pushed.get("builder") or "",
     )
 
 
@@ -105,7 +109,7 @@ def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[st
     if wanted.wish.method == "package" or wanted.bundle:
         return None
     if not wanted.build:
-        return missing(host, wanted)
+        return missing(wanted)
     if wanted.wish.method == "bundle":
         raise JemallocError(
             "bundle: method: bundle needs a bundle; name its file or URL, or call this module by its whole name, so "
@@ -116,18 +120,14 @@ def check(host: Host, wanted: Request, check_mode: bool) -> t.Optional[t.Dict[st
     return None
 
 
-def missing(host: Host, wanted: Request, here: t.Optional[platform.Here] = None) -> t.Dict[str, t.Any]:
-    """Return what a build has to be that does here, and where the host's distribution may have its source.
-
-    here is what it is for, where that is not this host.
-    """
+def missing(wanted: Request, here: t.Optional[platform.Here] = None) -> t.Dict[str, t.Any]:
+    """Return what a build has to be that does here; here is what it is for, where that is not this host."""
     digests = [wanted.release.sha256, *(packing.sha256 for packing in wanted.release.packings)]
     return {
         "version": wanted.release.version,
         "checksum": f"sha256:{wanted.wish.source}" if wanted.wish.source else None,
         "sources": digests,
         "options": wanted.options.as_dict(),
-        "archives": host.archive_roots() if wanted.release.packings else [],
         **dataclasses.asdict(here or platform.here()),
     }
 
@@ -166,7 +166,7 @@ def check_tools(host: Host, request: Request, needed: t.Sequence[str] = ()) -> t
 def carry_out(host: Host, request: Request, plan: store.Plan, undo: publish.Undo) -> t.Dict[str, t.Any]:
     """Do what a plan says, recording the steps back; return what only doing it tells.
 
-    That is where it came from (origin), and which packages were installed for it (packages).
+    That is where it came from (origin), which host built it (builder), and the packages that were installed for it.
     """
     done: t.Dict[str, t.Any] = {}
     if plan.install:
@@ -176,7 +176,12 @@ def carry_out(host: Host, request: Request, plan: store.Plan, undo: publish.Undo
     if plan.switch:
         publish.switch(request.prefix, plan.switch, undo)
     if plan.remove:
-        publish.remove(request.prefix, plan, undo)
+        with changes_util.scopes_kept():  # so that no run preloads in the meantime what is going to be removed
+            used = [name for name in plan.remove if places.references(f"{request.prefix}/{name}")]
+            unused = tuple(name for name in plan.remove if name not in used)
+            publish.remove(request.prefix, dataclasses.replace(plan, remove=unused), undo)
+        if used:
+            done["installations"] = sorted([*plan.after["installations"], *used], key=catalogue.version_number)
     return done
 
 
@@ -209,7 +214,7 @@ def verify(host: Host, found: store.Store, planned: store.Plan, version: str) ->
     """Run the wanted library again unless it is going to be replaced, and say which other installations are damaged."""
     wanted = found.installations.get(version)
     if wanted and not planned.install:
-        preflight(host.run, f"{found.prefix}/{version}/lib/{wanted.receipt['library']}")
+        preflight(host, f"{found.prefix}/{version}/lib/{wanted.receipt['library']}")
     damaged = [f"{each.version} ({each.damage})" for each in found.installations.values() if each.damage]
     others = [words for words in damaged if not words.startswith(f"{version} ")]
     if others:
@@ -235,17 +240,21 @@ def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.
             what = "built from source" if request.build else "not taken"
             host.warn(f"It is {what}, as the bundle does not do: {error}")
     if staged is None and not request.build:
-        raise NothingFitsError(missing(host, request))
+        raise NothingFitsError(missing(request))
     if staged is None:
         staged = _from_source(host, request, staging)
     library = os.path.join(staged.tree, "lib", staged.receipt["library"])
-    preflight(host.run, library)
+    preflight(host, library)
     when = datetime.datetime.now(datetime.timezone.utc)
     receipt = {**staged.receipt, "installed_at": when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "by": "preload.jemalloc"}
     publish.complete(staged.tree, request.prefix, receipt)
     publish.publish(request.prefix, staged.tree, request.release.version, undo)
     labels.restore(host.run, [f"{request.prefix}/{request.release.version}"])
-    return {"origin": receipt["origin"], "packages": list(staged.packages)}
+    return {
+        "origin": receipt["origin"],
+        "packages": list(staged.packages),
+        "builder": receipt.get("builder"),
+    }
 
 
 def _from_source(host: Host, request: Request, staging: str) -> _Staged:
@@ -311,7 +320,7 @@ def keep_log(version: str, log: str) -> str:
     for directory in LOGS:
         path = log_path(directory, version)
         try:
-            files.write_file(path, log.encode("utf-8", "surrogateescape"), 0o600)
+            files.write_file(path, shown(log).encode("utf-8", "surrogateescape"), 0o600)
             break
         except OSError:
             continue
@@ -330,6 +339,8 @@ def _from_bundle(host: Host, request: Request, staging: str) -> _Staged:
     bundle.settle(tree, portable, home)
     receipt = {key: value for key, value in portable.items() if key != "files"}
     receipt.update(origin=str(place), method="bundle", bundle=place.sha256, home=home)
+    if request.builder:
+        receipt["builder"] = request.builder
     return _Staged(tree, receipt)
 
 

@@ -47,7 +47,9 @@ def library(run: Run, manager: str) -> t.Optional[str]:
 
 def candidate(run: Run, manager: str) -> t.Optional[str]:
     """Return the release that the package manager would install, None when it knows none."""
-    _status, output = run([*_CANDIDATE[manager], NAMES[manager]], None, None)
+    status, output = run([*_CANDIDATE[manager], NAMES[manager]], None, None)
+    if status:
+        return None
     if manager == "apt-get":  # it prints the installed version, the candidate, and a table of all
         output = "".join(line for line in output.splitlines() if line.strip().startswith("Candidate:"))
     match = re.search(r"(?<![0-9.])[0-9]+\.[0-9]+\.[0-9]+", output)

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import typing as t
@@ -19,9 +20,11 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _platform 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._catalogue import version_number
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
+    from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 #: Seconds that one program may take with the library preloaded; each takes well under one where all is right.
 TIME_LIMIT = 10
@@ -37,7 +40,7 @@ _NOBODY = 65534
 
 # What servers do with an allocator: threads that allocate, a fork that goes on allocating, an exec, a late dlopen; and
 # an exec by a user without rights, where everybody is going to have the library.
-# It ends by saying whether the library is really mapped: the loader only prints a line when it ignores an entry.
+# In the end the library must be mapped where it was asked for: the loader only prints a line when it ignores an entry.
 _EXERCISE = """
 import ctypes, os, subprocess, sys, threading
 sys.excepthook = lambda kind, error, trace: print(error)
@@ -59,7 +62,8 @@ if user >= 0:
     subprocess.run(["/bin/true"], check=True, user=user, group=user, extra_groups=[])
 ctypes.CDLL("libm.so.6") if sys.argv[2] == "glibc" else None
 with open("/proc/self/maps") as maps:
-    print("mapped" if os.path.realpath(sys.argv[1]) in maps.read() else "not mapped")
+    if sys.argv[4] and os.path.realpath(sys.argv[1]) not in maps.read():
+        sys.exit("the library is not mapped")
 """
 
 
@@ -114,34 +118,90 @@ def insecure(path: str) -> str:
         path = os.path.dirname(path)
 
 
-def preflight(run: Run, library: str, prefix: str = "", everybody: bool = False) -> None:
-    """Look at the library, then run this host's true, shell and Python with it preloaded, each within the time limit.
+def preflight(host: Host, library: str, prefix: str = "", everybody: bool = False) -> None:
+    """Inspect the library, then run this host's true, shell and Python with it preloaded, each within the time limit.
 
     With a prefix the library has to be in that store; without one it is still being staged. everybody: programs of all
-    users and all services are going to preload it, so that one of each is run too.
+    users and all services are going to preload it, so that one of each is run too. What a program does without the
+    library as well does not count against it: the host warns of that.
     """
     reason = unfit(library, prefix)
     if reason:
         raise JemallocError(f"The library {library} is not fit for this host: {reason}; nothing refers to it.")
-    user = _NOBODY if everybody and os.geteuid() == 0 else -1
-    programs: t.List[t.List[str]] = [
-        ["/bin/true"],
-        ["/bin/sh", "-c", "for word in a b c; do /bin/true; done"],
-        [sys.executable, "-I", "-W", "ignore", "-c", _EXERCISE, library, platform.libc(), str(user)],
-    ]
-    if everybody and systemd.is_running():
-        limits = (f"--property=RuntimeMaxSec={TIME_LIMIT}", "--property=KillSignal=SIGKILL")
-        options = ("--quiet", "--pipe", "--wait", "--collect", *limits, f"--setenv=LD_PRELOAD={library}")
-        programs.append(["systemd-run", *options, "/bin/true"])
-    for program in programs:
-        command = ["timeout", "-k", "5", str(TIME_LIMIT), "env", f"LD_PRELOAD={library}", *program]
-        status, output = run(command, "/", None)
-        # Whatever it prints, every program that somebody reads from would print it too.
-        if status or output != ("mapped\n" if program[0] == sys.executable else ""):
+    usual: t.Dict[str, t.List[str]] = {}
+    for program, same in zip(_programs(library, library, everybody), _programs(library, "", everybody)):
+        found = _outcome(host.run, library, program)
+        if found == (0, ""):
+            continue
+        without = _outcome(host.run, "", same)
+        reason = new_failure(found, without)
+        if reason:
             raise JemallocError(
                 f"The library {library} is not fit for this host, {program[0]} fails with it preloaded "
-                f"({failure(status, output)}); nothing refers to it."
+                f"({reason}); nothing refers to it."
             )
+        lines = "\n".join(dict.fromkeys(without[1].splitlines()))
+        usual.setdefault(failure(without[0], lines) if without[0] else words(lines), []).append(program[0])
+    for reason, programs in usual.items():
+        host.warn(
+            "What fails or prints without jemalloc too does not count against it: "
+            f"{', '.join(programs)} ({reason}).{_causes()}"
+        )
+
+
+def _programs(library: str, preload: str, everybody: bool) -> t.List[t.List[str]]:
+    """Return what to run for a library, with it preloaded or, where preload is empty, without."""
+    user = _NOBODY if everybody and os.geteuid() == 0 else -1
+    exercise = [sys.executable, "-I", "-W", "ignore", "-c", _EXERCISE, library, platform.libc(), str(user), preload]
+    found = [["/bin/true"], ["/bin/sh", "-c", "for word in a b c; do /bin/true; done"], exercise]
+    if everybody and systemd.is_running():
+        limits = (f"--property=RuntimeMaxSec={TIME_LIMIT}", "--property=KillSignal=SIGKILL")
+        options = ("--quiet", "--pipe", "--wait", "--collect", *limits, f"--setenv=LD_PRELOAD={preload}")
+        found.append(["systemd-run", *options, "/bin/true"])
+    return found
+
+
+def _outcome(run: Run, preload: str, program: t.Sequence[str]) -> t.Tuple[int, str]:
+    """Run a program; return its exit status and all that it printed, which whoever reads from it would get as well."""
+    command = ["timeout", "-k", "5", str(TIME_LIMIT), "env", f"LD_PRELOAD={preload}", *program]
+    return run(with_errors(command), "/", None)
+
+
+def _causes() -> str:
+    """Name the entries that make every program of this host complain, as sentences; empty where none is known."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _scopes as scopes
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+
+    stale: t.Dict[str, str] = {}
+    for scope in scopes.scopes(scopes.Reader(), "/nowhere"):
+        entries = scope.preloads if scope.kind in ("host", "login", "ld_so_preload") else ()
+        stale.update({each: scope.path for each in entries if "/" in each and not os.path.exists(each)})
+    ours = store.library("")
+    return "".join(
+        f" {path} preloads {entry}, which "
+        + (
+            "is missing until this run has installed it."
+            if entry.endswith(ours)
+            else "does not exist; remove it there."
+        )
+        for entry, path in stale.items()
+    )
+
+
+def new_failure(found: t.Tuple[int, str], without: t.Tuple[int, str]) -> str:
+    """Return how a program fails with the library and not without it, by its exit status and output both times."""
+    new = new_lines(found[1], without[1])
+    return failure(found[0], new) if not without[0] and (found[0] or new) else ""
+
+
+def new_lines(output: str, usual: str) -> str:
+    """Return the lines of an output that are not usual; numbers in them may differ, as those of processes and times."""
+
+    def without_numbers(line: str) -> str:
+        return re.sub(r"[0-9]+", "0", line)
+
+    known = set(map(without_numbers, usual.splitlines()))
+    return "".join(f"{line}\n" for line in output.splitlines() if without_numbers(line) not in known)
 
 
 def failure(status: int, output: str) -> str:

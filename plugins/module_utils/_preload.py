@@ -178,25 +178,32 @@ def _of_host(host: t.Optional[str], texts: Texts, prefix: str, root: str) -> t.D
     return wanted
 
 
-def plan_restored(before: t.Mapping[str, t.Optional[str]], root: str = "/") -> t.List[Change]:
-    """Return the changes that give files back what they held before another run, as it returned that.
+def plan_restored(
+    before: t.Mapping[str, t.Optional[str]], written: t.Mapping[str, str], root: str = "/"
+) -> t.Tuple[t.List[Change], t.List[str]]:
+    """Return the changes that restore what files held before another run, and the files that somebody changed since.
 
-    In files that others write to as well only our part comes back or goes: what they wrote meanwhile stays.
+    before and written are what that run returned. In files that others write too only our part is restored.
     """
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
+
     login, listed = places.login_path(root), places.list_path(root)
-    changes = []
+    changes, left = [], []
     for path, text in before.items():
         if not places.is_known(path, root):
             raise JemallocError(f"restore: {path} is not a file of this module; hand on what it returned as before.")
-        link = places.is_command(path, root) and os.path.basename(path) in places.WRAPPERS
-        now = (os.readlink(path) if os.path.islink(path) else None) if link else files.read_text(path)
-        if path == login and not contents.has_part(text):
-            text = contents.environment_without(now)
-        elif path == listed and not contents.has_line(text):
-            text = contents.preloaded_without(now)
-        if now != text:
-            changes.append(Change(path, now, text, link, _mode(path, root)))
-    return sorted(changes, key=lambda change: _rank(change, root))
+        now = undo.text_at(path, root)
+        if path == login:
+            text = contents.environment_restored(now, text)
+        elif path == listed:
+            text = contents.preloaded_restored(now, text)
+        if now == text:
+            continue
+        if path in written and undo.fingerprint(path, now, root) != written[path]:
+            left.append(path)
+            continue
+        changes.append(Change(path, now, text, undo.is_link(path, root), _mode(path, root)))
+    return sorted(changes, key=lambda change: _rank(change, root)), left
 
 
 def _rank(change: Change, root: str) -> int:

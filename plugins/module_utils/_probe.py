@@ -12,6 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as preflight
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
@@ -43,8 +44,9 @@ def quiet(conf: str) -> str:
 
 def complaint(run: Run, library: str, conf: str) -> str:
     """Return what the library says of a MALLOC_CONF when a program starts with both; nothing when all is right."""
-    limit = ["timeout", "-k", "5", str(preflight.TIME_LIMIT)]
-    status, output = run([*limit, "env", f"LD_PRELOAD={library}", f"MALLOC_CONF={quiet(conf)}", "/bin/true"], "/", None)
+    variables = [f"LD_PRELOAD={library}", f"MALLOC_CONF={quiet(conf)}"]
+    command = ["timeout", "-k", "5", str(preflight.TIME_LIMIT), "env", *variables, "/bin/true"]
+    status, output = run(with_errors(command), "/", None)
     said = dict.fromkeys(line for line in output.splitlines() if line.startswith(_COMPLAINT))
     if said:
         return preflight.words("\n".join(said))

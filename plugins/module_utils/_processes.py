@@ -20,6 +20,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._systemd import t
 
 _PSS = re.compile(r"^Pss:\s+([0-9]{1,15}) kB$", re.MULTILINE | re.ASCII)
 
+# A line of /proc/PID/maps that maps code of a file, and what stands there when that file is gone.
+_CODE = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ \S+ [0-9]+ +(/.*?)( \(deleted\))?")
+
 #: Stands for a library of ours that is mapped but no longer there: it was replaced or removed.
 DELETED = "deleted"
 
@@ -44,22 +47,26 @@ def members(units: t.Collection[t.Tuple[str, bool]], proc: str = "/proc") -> t.D
     A template stands for all its instances. The services of a container are not those of its host.
     """
     found: t.Dict[Member, t.List[int]] = {}
-    own = cgroups.containers(_cgroup("self", proc))
+    own = cgroups.containers(_cgroup("self", proc).decode("utf-8", "replace"))
+    known: t.Dict[bytes, t.Optional[Member]] = {b"": None}  # processes of a unit have the same text
     for name in os.listdir(proc):
-        cgroup = _cgroup(name, proc) if name.isdigit() else ""
-        member = member_of(cgroup, units)
-        if member and cgroups.containers(cgroup) == own:
+        cgroup = _cgroup(name, proc) if name.isdigit() else b""
+        if cgroup not in known:
+            text = cgroup.decode("utf-8", "replace")
+            known[cgroup] = member_of(text, units) if cgroups.containers(text) == own else None
+        member = known[cgroup]
+        if member:
             found.setdefault(member, []).append(int(name))
     return found
 
 
-def _cgroup(name: str, proc: str) -> str:
-    """Return the control groups of a process, empty for one that ended meanwhile."""
+def _cgroup(name: str, proc: str) -> bytes:
+    """Return the control groups of a process, empty for one that has ended."""
     try:
-        with open(os.path.join(proc, name, "cgroup"), encoding="utf-8", errors="replace") as stream:
+        with open(f"{proc}/{name}/cgroup", "rb", buffering=0) as stream:
             return stream.read()
     except OSError:
-        return ""
+        return b""
 
 
 def member_of(cgroup: str, units: t.Collection[t.Tuple[str, bool]]) -> t.Optional[Member]:
@@ -73,21 +80,40 @@ def member_of(cgroup: str, units: t.Collection[t.Tuple[str, bool]]) -> t.Optiona
     return None
 
 
-def mapped(maps: str, prefix: str) -> t.Set[str]:
-    """Return which installations of a store a /proc/PID/maps holds; DELETED for a library that is gone."""
+def code(maps: bytes, name: bytes) -> t.Iterator[t.Tuple[bytes, bool]]:
+    """Yield the files with a name in their path whose code a /proc/PID/maps holds, each with whether it was deleted.
+
+    Only what is mapped for execution runs. Where that is refused, the dynamic linker leaves a readable segment behind.
+    """
+    position = maps.rfind(name)  # from the end: a search by a pattern is slower
+    while position != -1:
+        start, end = maps.rfind(b"\n", 0, position) + 1, maps.find(b"\n", position)
+        match = _CODE.fullmatch(maps, start, len(maps) if end == -1 else end)
+        if match:
+            yield match.group(1), bool(match.group(2))
+        position = maps.rfind(name, 0, start)
+
+
+def mapped(maps: bytes, prefix: str) -> t.Set[str]:
+    """Return the installations of a store whose code a /proc/PID/maps holds; DELETED for a library that is gone."""
     found = set()
-    pattern = re.compile(rf"\s{re.escape(prefix)}/(\S+?)/lib/libjemalloc\.so\S*( \(deleted\))?$", re.MULTILINE)
-    for match in pattern.finditer(maps):
-        found.add(DELETED if match.group(2) or "/" in match.group(1) else match.group(1))
+    pattern = re.compile(rf"{re.escape(prefix)}/(\S+?)/lib/libjemalloc\.so\S*".encode())
+    for path, deleted in code(maps, b"/libjemalloc.so"):
+        match = pattern.fullmatch(path)
+        if match:
+            found.add(DELETED if deleted or b"/" in match.group(1) else match.group(1).decode("utf-8", "replace"))
     return found
 
 
 def installations_of(pids: t.Iterable[int], prefix: str, proc: str = "/proc") -> t.Dict[int, t.Set[str]]:
-    """Return what each process maps of a store; processes that ended, and those without memory, are left out."""
+    """Return the installations of a store that each process runs with.
+
+    Processes that have ended, and those without memory, are left out.
+    """
     found = {}
     for pid in pids:
         try:
-            with open(os.path.join(proc, str(pid), "maps"), encoding="utf-8", errors="replace") as stream:
+            with open(f"{proc}/{pid}/maps", "rb", buffering=0) as stream:
                 maps = stream.read()
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -15,6 +15,7 @@ import signal
 import time
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _fence as fence
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile as profile
@@ -43,10 +44,21 @@ _PATIENCE = 60
 
 _GUARD = f"{profile.NAME}-guard.service"
 
+# What systemctl ends with where there is no such unit.
+_NOT_LOADED = 5
+
 # What takes a profile back when its run was killed, or hangs. Its arguments: the lock, the seconds to wait for it, the
-# drop-in, its directory, the service, and where the dumps may be. systemd would expand names in braces.
+# drop-in, its directory, the service, where the dumps may be (two), and the run by its number and its start.
+# A run that hangs is killed first: stopped, it would go on later. Then only the run's own profile is taken back: the
+# lock has to be the one of that path, and still name that run. systemd would expand names in braces.
 _TAKE_BACK = """
-exec 9<>"$1" && flock --timeout "$2" 9 && killed=yes
+umask 077
+exec 9<>"$1"
+if ! flock --timeout "$2" 9; then
+  [ "$(sed 's/.*) //' "/proc/$8/stat" | cut -d ' ' -f 20)" = "$9" ] && kill -KILL "$8"
+  flock 9
+fi
+[ "$1" -ef /proc/self/fd/9 ] && [ "$(cat "$1")" = "$8 $9" ] || exit 0
 if [ -e "$3" ]; then
   rm -f -- "$3"
   rmdir -- "$4"
@@ -54,7 +66,7 @@ if [ -e "$3" ]; then
   systemctl restart -- "$5"
   rm -rf -- "$6" "$7"
 fi
-[ -z "$killed" ] || rm -f -- "$1"
+: > "$1"
 """
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -96,22 +108,47 @@ def stoppable() -> t.Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def locked(timeout: float = LOCK_TIMEOUT) -> t.Iterator[None]:
-    """Be the only run that makes a profile on this host while the block runs; timeout is in seconds."""
+def locked(run: Run, timeout: float = LOCK_TIMEOUT) -> t.Iterator[None]:
+    """Be the only run that makes a profile on this host while the block runs; timeout is in seconds.
+
+    The file of the lock stays, as a guard that was stopped may hold it. It names the run that is at work or was killed.
+    """
     descriptor = files.wait_for_lock(LOCK, timeout)
+    if descriptor is None and not _is_alive((files.read_text(LOCK) or "").split()):
+        _end_guard(run)  # which has the lock for a run that was killed, and takes too long
+        descriptor = files.wait_for_lock(LOCK, timeout)
     if descriptor is None:
         raise JemallocError(f"Another run has been making a profile on this host for {timeout:g} s; wait for it.")
     try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, " ".join(_this_run()).encode("ascii"))
         yield
     finally:
-        files.remove_file(LOCK)
+        os.ftruncate(descriptor, 0)
         os.close(descriptor)
+
+
+def _this_run() -> t.Tuple[str, str]:
+    """Return the number and the start of this process, which the lock and the guard have."""
+    return str(os.getpid()), fence.start_of(os.getpid())
+
+
+def _is_alive(named: t.Sequence[str]) -> bool:
+    """Whether the run that the lock names is still there."""
+    return len(named) == 2 and named[0].isdigit() and fence.start_of(int(named[0])) == named[1]
+
+
+def _end_guard(run: Run) -> None:
+    """End the guard of an earlier run, also one that was stopped."""
+    status, output = run(["systemctl", "stop", "--", _GUARD], None, None)
+    if status not in (0, _NOT_LOADED):
+        raise JemallocError(f"{_GUARD} of an earlier run does not end: {output.strip()}. Nothing was changed.")
+    run(["systemctl", "reset-failed", "--", _GUARD], None, None)
 
 
 def clear(run: Run, root: str = "/") -> t.List[str]:
     """Take back what a run left that was killed together with its guard; return the services that were restarted."""
-    run(["systemctl", "stop", "--", _GUARD], None, None)
-    run(["systemctl", "reset-failed", "--", _GUARD], None, None)
+    _end_guard(run)
     paths = profile.present_drop_ins(root)
     units = [os.path.basename(os.path.dirname(path))[: -len(".d")] for path in paths]
     for path in paths:
@@ -142,8 +179,11 @@ def guarded(run: Run, plan: profile.Plan, duration: int, timeout: int) -> t.Iter
     JemallocError: there is none, and nothing was changed.
     """
     seconds = duration + 4 * timeout + _PATIENCE
-    arguments = (LOCK, str(seconds), plan.drop_in, os.path.dirname(plan.drop_in), plan.service.name, *plan.directories)
-    command = ["systemd-run", "--quiet", "--collect", f"--unit={_GUARD}", "/bin/sh", "-c", _TAKE_BACK, "sh", *arguments]
+    places = (plan.drop_in, os.path.dirname(plan.drop_in), plan.service.name, *plan.directories)
+    arguments = (LOCK, str(seconds), *places, *_this_run())
+    # SIGKILL ends a guard that was stopped too
+    command = ["systemd-run", "--quiet", "--collect", f"--unit={_GUARD}", "--property=KillSignal=SIGKILL"]
+    command += ["/bin/sh", "-c", _TAKE_BACK, "sh", *arguments]
     status, output = run(command, None, None)
     if status:
         raise JemallocError(f"Nothing was changed, as no guard for the way back could be started: {output.strip()}.")
@@ -175,10 +215,7 @@ def record(run: Run, plan: profile.Plan, duration: int, limit: int, timeout: int
 
 def _switch_on(run: Run, plan: profile.Plan, timeout: int) -> None:
     """Restart a service with profiling, and prove it."""
-    directory = os.path.dirname(plan.drop_in)
-    if not os.path.isdir(directory):
-        os.makedirs(directory)
-        os.chmod(directory, 0o755)
+    files.make_directories(os.path.dirname(plan.drop_in))
     files.write_file(plan.drop_in, plan.text.encode("utf-8", "surrogateescape"))
     labels.restore(run, [plan.drop_in])
     run(["systemctl", "daemon-reload"], None, None)

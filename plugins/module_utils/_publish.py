@@ -39,10 +39,8 @@ def locked(prefix: str, timeout: t.Optional[float] = None) -> t.Iterator[Undo]:
     block leaves nothing in the store, the prefix goes as well if it was this run that made it.
     """
     made = not os.path.isdir(prefix)
-    os.makedirs(prefix, exist_ok=True)
+    files.make_directories(prefix)
     try:
-        if made:
-            os.chmod(prefix, 0o755)
         descriptor = _acquire(prefix, LOCK_TIMEOUT if timeout is None else timeout)
     except BaseException:
         with contextlib.suppress(OSError):  # another run may use it
@@ -77,7 +75,7 @@ def _acquire(prefix: str, timeout: float) -> int:
     path = f"{prefix}/{store.LOCK}"
     deadline = time.monotonic() + timeout
     while True:
-        os.makedirs(prefix, exist_ok=True)
+        files.make_directories(prefix)
         try:
             descriptor = files.lock(path)
         except FileNotFoundError:

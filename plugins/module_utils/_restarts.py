@@ -20,12 +20,13 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _files as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
 
-#: Seconds between two looks at a service. Two in a row must find the proof, and the same main process: a service
-#: that crashes and is started over and over is up at some moments too.
+#: Seconds between two observations. Two in a row must be good, with the same main process: a service that crashes and
+#: is started over and over is up at some moments too.
 INTERVAL = 0.5
 
 #: Seconds that a service which hangs while it starts has to end by itself, before it is killed; and journald to write.
@@ -42,7 +43,8 @@ class Service:
     """A service and the release that all its processes have to map, or ANY; None: no library of the store.
 
     unit is what is listed, the template of an instance or the service itself. uid is the user whose own systemd runs
-    it, None for the host's. before is the text that our drop-in had, where this run changed it.
+    it, None for the host's. before is the text that our drop-in had, where this run changed it; written the fingerprint
+    of the drop-in that the run left.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Service:
     uid: t.Optional[int] = None
     unit: str = ""
     before: t.Optional[str] = None
+    written: t.Optional[str] = None
 
     def __str__(self) -> str:
         return self.name if self.uid is None else f"{self.name} of user {self.uid}"
@@ -130,41 +133,61 @@ def running(
     """
     versions = {(each.unit, each.user): each.version for each in listed}
     before = {change.path: change.before for change in changes if change.before is not None}
+    members = processes.members(versions, proc)
+    found: t.Dict[Service, t.Dict[int, t.Set[str]]] = {}
+    for member in sorted(members, key=lambda member: (*member[:2], member.uid or 0)):
+        service = Service(member.name, versions[member.unit, member.uid is not None], member.uid, member.unit)
+        found[service] = processes.installations_of(members[member], prefix, proc)
+    lacking = [service for service in found if processes.unproved(found[service], service.version)]
+    for service, properties in _shown(run, lacking).items():
+        found[service] = _counted(found[service], properties)
     result = []
-    for member, pids in sorted(
-        processes.members(versions, proc).items(), key=lambda item: (*item[0][:2], item[0].uid or 0)
-    ):
-        version = versions[member.unit, member.uid is not None]
-        service = Service(member.name, version, member.uid, member.unit)
-        found = processes.installations_of(pids, prefix, proc)
-        lacking = processes.unproved(found, version)
-        if lacking:
-            found = _counted(found, service.shown(run))
-            lacking = processes.unproved(found, version)
-        if found and version is not None and version == rebuilt:
-            lacking = sorted(found)
-        what = f"do not map jemalloc {version}" if version else "still map jemalloc"
-        reason = f"{len(lacking)} of its {len(found)} processes {what}" if lacking else ""
-        if found and not lacking and version and service.drop_in in before:
+    for service, installations in found.items():
+        reason = _outdated(service, installations, rebuilt)
+        if not reason and service.version and service.drop_in in before:
             reason = "its drop-in is going to differ"
-        if found:
+        if installations:
             result.append({**asdict(service), "before": before.get(service.drop_in), "reason": reason})
     return result
 
 
-def before(service: Service, prefix: str, proc: str = "/proc") -> t.Optional[str]:
-    """Return the release that the processes of a service map now, which is what it can go back to."""
-    found: t.Set[str] = set()
-    for installations in processes.installations_of(_pids(service, proc), prefix, proc).values():
-        found |= installations
-    version = found.pop() if len(found) == 1 else None
-    return version if version and os.path.isdir(f"{prefix}/{version}") and version != service.version else None
+def _outdated(service: Service, found: t.Mapping[int, t.Set[str]], rebuilt: t.Optional[str]) -> str:
+    """Return how the processes of a service differ from what they should map, empty when they do not."""
+    version = service.version
+    wrong = sorted(found) if version is not None and version == rebuilt else processes.unproved(found, version)
+    what = f"do not map jemalloc {version}" if version else "still map jemalloc"
+    return f"{len(wrong)} of its {len(found)} processes {what}" if wrong else ""
 
 
-def _pids(service: Service, proc: str) -> t.List[int]:
-    """Return the processes of a service."""
-    found = processes.members([(service.name, service.uid is not None)], proc)
-    return found.get(processes.Member(service.name, service.name, service.uid), [])
+def releases_before(
+    services: t.Sequence[Service], prefix: str, proc: str = "/proc"
+) -> t.Dict[Service, t.Optional[str]]:
+    """Return the one release that the processes of each service map now, to which it can be rolled back."""
+    result = {}
+    for service, pids in _pids(services, proc).items():
+        found = set().union(*processes.installations_of(pids, prefix, proc).values())
+        version = found.pop() if len(found) == 1 else None
+        there = version and os.path.isdir(f"{prefix}/{version}") and version != service.version
+        result[service] = version if there else None
+    return result
+
+
+def _pids(services: t.Sequence[Service], proc: str) -> t.Dict[Service, t.List[int]]:
+    """Return the processes of services, found in one scan of /proc."""
+    found = processes.members({(service.name, service.uid is not None) for service in services}, proc)
+    return {service: found.get(processes.Member(service.name, service.name, service.uid), []) for service in services}
+
+
+def _shown(run: Run, services: t.Sequence[Service]) -> t.Dict[Service, t.Dict[str, str]]:
+    """Return the properties of services at this moment, by one question to each systemd that runs some of them."""
+    managers: t.Dict[t.Optional[int], t.List[Service]] = {}
+    for service in services:
+        managers.setdefault(service.uid, []).append(service)
+    found = {}
+    for uid, members in managers.items():
+        shown = systemd.shown_all(run, [service.name for service in members], _PROPERTIES, uid)
+        found.update({service: shown[service.name] for service in members})
+    return found
 
 
 def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) -> t.Dict[int, t.Set[str]]:
@@ -180,7 +203,7 @@ def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) ->
 
 
 class Look(t.NamedTuple):
-    """One look at what is to be proved: what it lacks, its main process, and what there is to tell instead of these."""
+    """One observation: the missing condition (empty: it is good), the main process, and a reason to tell instead."""
 
     lacks: str
     main: t.Any
@@ -201,42 +224,65 @@ def restart(run: Run, service: Service, timeout: int) -> str:
 def prove(
     run: Run, services: t.Sequence[Service], prefix: str, timeout: float, proc: str = "/proc"
 ) -> t.Dict[Service, str]:
-    """Wait until every service is proved; return those that are not when the time is over, each with the reason."""
+    """Verify services; return those that were not verified in time, each with the reason."""
 
-    def look(service: Service) -> Look:
-        properties = service.shown(run)
-        again = properties.get("NRestarts") or "0"
-        told = f"it does not stay up, systemd started it {again} times again" if again != "0" else ""
-        return Look(_lacks(service, properties, prefix, proc), properties.get("MainPID", ""), told)
+    def look(services: t.Sequence[Service]) -> t.Dict[Service, Look]:
+        shown, pids = _shown(run, services), _pids(services, proc)
+        return {service: _look(service, shown[service], pids[service], prefix, proc) for service in services}
 
     return unsettled(look, services, timeout)
 
 
-def unsettled(look: t.Callable[[_T], Look], wanted: t.Sequence[_T], timeout: float) -> t.Dict[_T, str]:
-    """Look at each until two looks in a row find its proof; return those without when the time is over, and why."""
+def unsettled(
+    look: t.Callable[[t.Sequence[_T]], t.Mapping[_T, Look]], wanted: t.Iterable[_T], timeout: float
+) -> t.Dict[_T, str]:
+    """Look until two looks in a row verify each; return those that were not verified in time, each with the reason.
+
+    look observes all that it is given at once, however long that takes. So the clock alone fails nobody: it takes a bad
+    observation that was begun when the time was over, and is not the first one.
+    """
     deadline = time.monotonic() + timeout
-    last: t.Dict[_T, Look] = {}
-    reasons = dict.fromkeys(wanted, "it was not looked at")
-    while reasons:
-        for each in list(reasons):
-            seen, found = last.get(each), look(each)
-            if seen and not (seen.lacks or found.lacks) and seen.main == found.main:
-                del reasons[each]
-                continue
-            last[each] = found
-            reasons[each] = found.told or found.lacks or "it does not stay up, its main process changes"
-        if not reasons or time.monotonic() > deadline:
-            break
-        time.sleep(INTERVAL)
-    return reasons
+    seen: t.Dict[_T, Look] = {}
+    verdicts: t.Dict[_T, t.Optional[str]] = dict.fromkeys(wanted)
+    while True:
+        left = [each for each, verdict in verdicts.items() if verdict is None]
+        if not left:
+            return {each: verdict for each, verdict in verdicts.items() if verdict}
+        if seen:
+            time.sleep(INTERVAL)
+        over = time.monotonic() >= deadline
+        found = look(left)
+        verdicts.update({each: _verdict(seen.get(each), found[each], over) for each in left})
+        seen.update(found)
 
 
-def _lacks(service: Service, properties: t.Mapping[str, str], prefix: str, proc: str) -> str:
-    """Return what a service lacks for the proof; nothing when it is there."""
+def _verdict(seen: t.Optional[Look], found: Look, over: bool) -> t.Optional[str]:
+    """Return the reason why two observations in a row fail, empty when they verify, None when there has to be another.
+
+    over: whether the time was over when the second one was begun.
+    """
+    if not found.lacks and (seen is None or seen.lacks):
+        return None
+    if seen is not None and not found.lacks and seen.main == found.main:
+        return ""
+    if seen is None or not over:
+        return None
+    return found.told or found.lacks or "it does not stay up, its main process changes"
+
+
+def _look(service: Service, properties: t.Mapping[str, str], pids: t.Sequence[int], prefix: str, proc: str) -> Look:
+    """Return one observation of a service, from its properties and its processes."""
+    again = properties.get("NRestarts") or "0"
+    told = f"it does not stay up, systemd started it {again} times again" if again != "0" else ""
+    return Look(_lacks(service, properties, pids, prefix, proc), properties.get("MainPID", ""), told)
+
+
+def _lacks(service: Service, properties: t.Mapping[str, str], pids: t.Sequence[int], prefix: str, proc: str) -> str:
+    """Return the condition for being verified that a service does not meet, empty when it meets all."""
     state = properties.get("ActiveState", "")
     if state != "active":
         return f"it is {state or 'not known to systemd'}"
-    found = _counted(processes.installations_of(_pids(service, proc), prefix, proc), properties)
+    found = _counted(processes.installations_of(pids, prefix, proc), properties)
     lacking = processes.unproved(found, service.version)
     if not found:
         return "it has no process"
@@ -252,16 +298,20 @@ def go_back(
     That is the drop-in from before this run, or the one of now with the release from before, or none of ours. gone has
     the drop-ins that went already, with another instance of the same template.
     """
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
+
     path = failed.drop_in
-    text = files.read_text(path)
-    if failed.version is None or (text is None and path not in gone):
-        return "there is nothing of ours to take back"
-    if text is not None:
-        pinned = text.replace(f"{prefix}/current/", f"{prefix}/{release}/") if release else None
-        if failed.before is not None and failed.before != text:
-            pinned = failed.before
-            release = release or (failed.version if f"{prefix}/" in pinned else None)
-        changes_util.apply([changes_util.Change(path, text, pinned)])
+    try:
+        if failed.version is None or (files.read_text(path) is None and path not in gone):
+            why = undo.superseded(failed, prefix)
+            if not why:
+                return "there is nothing of ours to take back"
+        else:
+            why, release = undo.roll_back(failed, prefix, release, gone)
+    except JemallocError as error:
+        return f"it was not rolled back: {str(error).rstrip('.')}"
+    if why:
+        return f"{why}: {undo.follow(lambda: restart(run, failed, timeout), failed)}"
     run([*systemd.command(failed.uid), "daemon-reload"], None, None)
     end_start(run, failed)
     run([*systemd.command(failed.uid), "reset-failed", "--", failed.name], None, None)
@@ -306,7 +356,7 @@ def restart_and_prove(
     One that does not start goes back at once: the others may take their time. The instances of its template that
     have not been restarted yet go on as they run.
     """
-    releases = {service: before(service, prefix) for service in services}
+    releases = releases_before(services, prefix)
     failures: t.Dict[Service, Failure] = {}
 
     def gone() -> t.List[str]:
@@ -340,8 +390,10 @@ def prove_health(
 ) -> t.Dict[Service, str]:
     """Return the services that are not up with what they should map, or take more memory than a limit in bytes."""
     reasons = prove(run, services, prefix, timeout, proc)
-    for service in services if limit is not None else ():
-        used = processes.memory(_pids(service, proc), proc)
-        if service not in reasons and used > t.cast(int, limit):
-            reasons[service] = f"its processes take {used >> 20} MiB, more than {t.cast(int, limit) >> 20}"
+    if limit is None:
+        return reasons
+    for service, pids in _pids([each for each in services if each not in reasons], proc).items():
+        used = processes.memory(pids, proc)
+        if used > limit:
+            reasons[service] = f"its processes take {used >> 20} MiB, more than {limit >> 20}"
     return reasons

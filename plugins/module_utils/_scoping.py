@@ -13,6 +13,7 @@ import os
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
@@ -33,20 +34,22 @@ def run(params: Params, host: Host, check: bool) -> t.Dict[str, t.Any]:
     """Plan the scopes, and apply them as the only run that does so."""
     if check:
         return planned(params, host, check)[0]
-    with changes_util.locked() as killed:
+    with changes_util.locked(recovers=True) as lock:
         preload.clear_leftovers()
-        if killed:  # perhaps before systemd knew of what it had changed
+        if lock.killed:  # perhaps before systemd knew of what it had changed
             from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
 
             activate.reload_systemd(host, None)
-        result, changes, scopes = planned(params, host, check)
+        result, changes, scopes, listed = planned(params, host, check)
         if changes:
             from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
 
             prefix = store.check_prefix(params["prefix"])
             activate.run_libraries(host, scopes, prefix)
             activate.probe(host, scopes, changes, prefix)
-            activate.carry_out(host, changes, prefix)
+            activate.carry_out(host, changes, prefix, lock)
+            # Once more: another run may have restarted a service in the meantime, by the files from before.
+            result.update(running(host, listed, prefix, changes))
     return result
 
 
@@ -58,7 +61,7 @@ def settled(params: Params, host: Host) -> t.Optional[t.Dict[str, t.Any]]:
     if changes_util.is_taken() or preload.leftovers():
         return None
     try:
-        result, changes, _scopes = planned(params, host, False)
+        result, changes, _scopes, _listed = planned(params, host, False)
     except (JemallocError, OSError):
         return None
     return None if changes or result["restarts"] else result
@@ -66,14 +69,15 @@ def settled(params: Params, host: Host) -> t.Optional[t.Dict[str, t.Any]]:
 
 def planned(
     params: Params, host: Host, check: bool
-) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes]:
+) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes, t.Sequence[restarts.Listed]]:
     """Return the result, which check mode and the real run share, and what it takes to come there."""
     prefix = store.check_prefix(params["prefix"])
     foreign: t.List[str] = []
+    left: t.List[str] = []
     scopes = preload.Scopes()
     if params["state"] == "restored":
         current = params["version"] or store.read(prefix, verify=False).current or ""
-        changes = preload.plan_restored(params["restore"])
+        changes, left = preload.plan_restored(params["restore"], params["written"])
         listed = restarts.by_files(changes, prefix, current)
     else:
         present = params["state"] == "present"
@@ -96,23 +100,44 @@ def planned(
         ],
         "files": [change.path for change in changes],
         "before": {change.path: change.before for change in changes},
+        "left": left,
         "foreign": foreign,
         # Read before anything changes: what cannot be read here is found out while the host is as it was.
         **running(host, listed, prefix, changes, params["rebuilt"] if check else None),
     }
     if foreign:
         host.warn(f"{', '.join(foreign)} was not made by this collection and is left as it is.")
-    return result, changes, scopes
+    if left:
+        host.warn(f"{', '.join(left)}: {changes_util.CHANGED}; left as it is.")
+    return result, changes, scopes, listed
 
 
-def running(host: Host, *arguments: t.Any) -> t.Dict[str, t.Any]:
-    """Return the services that run, and those of them that have to be restarted."""
-    found = restarts.running(systemd.asking_once(host.run, host.warn), *arguments)
+def running(
+    host: Host,
+    listed: t.Sequence[restarts.Listed],
+    prefix: str,
+    changes: t.Sequence[changes_util.Change],
+    rebuilt: t.Optional[str] = None,
+) -> t.Dict[str, t.Any]:
+    """Return the services that run, those that have to be restarted, and what this run leaves in the files for them."""
+    found = restarts.running(systemd.asking_once(host.run, host.warn), listed, prefix, changes, rebuilt)
     keys = ("name", "version", "uid", "unit")
-    return {
-        "services": [{key: each[key] for key in keys} for each in found],
-        "restarts": [each for each in found if each["reason"]],
-    }
+    result: t.Dict[str, t.Any] = {"services": [{key: each[key] for key in keys} for each in found]}
+    result["restarts"] = [each for each in found if each["reason"]]
+    result["written"] = fingerprints(listed, changes) if changes or result["restarts"] else {}
+    for each in result["restarts"]:
+        each["written"] = result["written"][places.drop_in_path(each["unit"], each["uid"] is not None)]
+    return result
+
+
+def fingerprints(listed: t.Iterable[restarts.Listed], changes: t.Iterable[changes_util.Change]) -> t.Dict[str, str]:
+    """Return the fingerprints of all files that change and of all drop-ins of listed units, as this run leaves them."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
+
+    paths = [places.drop_in_path(each.unit, each.user) for each in listed]
+    texts = {path: files.read_text(path) for path in paths}
+    texts.update({change.path: change.after for change in changes})
+    return {path: undo.fingerprint(path, text) for path, text in texts.items()}
 
 
 def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> preload.Scopes:
@@ -200,6 +225,11 @@ def installed(
     They have to be there, but for check mode before the first run, and fit for the pages of this host.
     """
     found = store.read(prefix)
+    if not check and params["version"] and found.current and found.current != params["version"]:
+        raise JemallocError(
+            f"version: {prefix}/current leads to {found.current}, not to {params['version']}: another run switched it "
+            "since. Nothing was changed. Run the play again when the other one ended."
+        )
     promised = [each for each in [params["version"], *params["releases"]] if each]
     current = found.current
     if check and params["version"]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, shown
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Candidate:
     origin: str = ""
 
     def __str__(self) -> str:
-        return self.origin or self.location
+        return shown(self.origin or self.location)
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ _REMEDIES = {
     "source": "Name a mirror or a local tarball in origins.",
     "bundle": "Name another bundle, or build it here by method: source.",
 }
+
+#: Asks apt for its archives; parse_archive_roots() reads what it prints.
+ARCHIVES = (
+    *("apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(COMPONENT)"),
+    "Created-By: Packages",
+)
 
 #: Brings a candidate's bytes to a path, or raises JemallocError with the reason.
 Fetch = t.Callable[[Candidate, str], None]
@@ -113,7 +119,8 @@ def parse_archive_roots(output: str) -> t.List[str]:
 
     Security archives come last: they have no jemalloc, but asking them first would cost a round trip.
     """
-    roots = {f"{uri.rstrip('/')}/pool/{component}" for uri, component in map(str.split, output.splitlines())}
+    lines = [line.split() for line in output.splitlines()]
+    roots = {f"{words[0].rstrip('/')}/pool/{words[1]}" for words in lines if len(words) == 2}
     return sorted(roots, key=lambda root: ("security" in root, root))
 
 

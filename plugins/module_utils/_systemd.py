@@ -45,6 +45,9 @@ _CPU_SETTINGS = ("CPUQuota", "AllowedCPUs", "CPUAffinity")
 # Units that start a service; it is the service that preloads.
 _STARTERS = (".timer", ".socket", ".path")
 
+# The units that systemctl is asked for at once: with names of 255 characters, the most, they fit any command line.
+_AT_ONCE = 256
+
 # Stands for the instance of a template that systemd is asked for: it shows no template itself.
 _INSTANCE = "preload-jemalloc"
 
@@ -196,11 +199,19 @@ def _show(run: Run, wanted: t.Sequence[Wanted], properties: str) -> t.List[t.Dic
     """Return what systemctl show says of units."""
     if not wanted:
         return []
-    names = [each.name.replace("@.", f"@{_INSTANCE}.") for each in wanted]
-    status, output = run(["systemctl", "show", f"--property={properties}", "--", *names], None, None)
-    if status:
-        raise JemallocError(f"services: systemd answers {output.strip()!r} when asked for {', '.join(names)}.")
-    return parse_show(output)
+    blocks: t.List[t.Dict[str, t.List[str]]] = []
+    for names in _portions([each.name.replace("@.", f"@{_INSTANCE}.") for each in wanted]):
+        status, output = run(["systemctl", "show", f"--property={properties}", "--", *names], None, None)
+        if status:
+            raise JemallocError(f"services: systemd answers {output.strip()!r} when asked for {', '.join(names)}.")
+        blocks += parse_show(output)
+    return blocks
+
+
+def _portions(names: t.Sequence[str]) -> t.Iterator[t.Sequence[str]]:
+    """Yield names in portions that fit a command line."""
+    for start in range(0, len(names), _AT_ONCE):
+        yield names[start : start + _AT_ONCE]
 
 
 def _triggered(run: Run, wanted: t.Sequence[Wanted]) -> t.List[Wanted]:
@@ -279,8 +290,23 @@ def unit_files(user: bool = False, root: str = "/") -> t.Dict[str, str]:
 def shown(run: Run, unit: str, properties: t.Sequence[str], uid: t.Optional[int] = None) -> t.Dict[str, str]:
     """Return what systemd says of a unit at this moment, or the systemd of a user; several values stand in one line."""
     arguments = ["show", f"--property={','.join(properties)}", "--", unit]
-    _status, output = run([*command(uid), *arguments], None, None)
-    return {name: " ".join(values) for name, values in parse_show(output)[0].items()}
+    status, output = run([*command(uid), *arguments], None, None)
+    return {} if status else {name: " ".join(values) for name, values in parse_show(output)[0].items()}
+
+
+def shown_all(
+    run: Run, units: t.Sequence[str], properties: t.Sequence[str], uid: t.Optional[int] = None
+) -> t.Dict[str, t.Dict[str, str]]:
+    """Return the properties of units at this moment, by the names that are asked for; an unknown unit has none."""
+    found: t.Dict[str, t.Dict[str, str]] = {}
+    for names in _portions(units):
+        arguments = ["show", f"--property={','.join(['Names', *properties])}", "--", *names]
+        _status, output = run([*command(uid), *arguments], None, None)
+        for block in parse_show(output):
+            shown_now = {name: " ".join(values) for name, values in block.items()}
+            # by name and not by order: systemctl passes over what it cannot ask for
+            found.update(dict.fromkeys(shown_now.pop("Names", "").split(), shown_now))
+    return {name: found.get(name, {}) for name in units}
 
 
 def parse_show(output: str) -> t.List[t.Dict[str, t.List[str]]]:

@@ -88,11 +88,12 @@ options:
   build:
     description:
       - What happens where a release is missing for which no bundle fits.
-      - V(now) builds it on this host, unless another host that the same bundle is good for is building it already;
-        then this one waits for that. The bundle goes to O(cache), for all others.
+      - V(now) builds it on this host, unless a host before it in the inventory is building one that fits; then this
+        host waits for that build. The bundle goes to O(cache), for the hosts that trust this one, see O(build_host).
       - V(never) does not, and RV(missing) says what lacks. The host is then known as one that could build.
-      - V(chosen) builds it if this host has the oldest C library of all for which RV(missing) said so, as what is built
-        there runs on the others too. All others do nothing.
+      - V(chosen) builds it if no host before this one in the inventory, of all for which RV(missing) said so, has as
+        old a C library. A build runs with the C library that it was made with, and with later ones. All other hosts do
+        nothing. In a task that is delegated to O(build_host), that host builds.
       - With O(method=source) each host builds for itself, with O(method=bundle) none does.
     type: str
     choices: [now, never, chosen]
@@ -127,6 +128,12 @@ options:
       - Arguments of M(preload.jemalloc.jemalloc_preload). Where all is installed as wanted, this call looks at who
         preloads it too, and RV(scopes) says whether that module has anything left to do. So a second run is one call.
     type: dict
+  only_from:
+    description:
+      - The release that C(current) must lead to for O(version) to take its place, as an earlier call of the play left
+        it.
+      - Where another run switched C(current) since, nothing is changed, and a warning says so.
+    type: str
   released:
     description:
       - Files that M(preload.jemalloc.jemalloc_preload) took away in this play, as its return value C(files) says.
@@ -208,11 +215,25 @@ EXAMPLES = r"""
     scopes: {services: [puma, sidekiq]}
   register: installed
 
-- name: Build it on the one with the oldest C library
+- name: Build it on the first one, and on each with an older C library than all before it
   preload.jemalloc.jemalloc:
     build: chosen
     missing: "{{ installed.missing }}"
   when: installed.missing is not none
+
+- name: Build it on another host, and take builds of no other one
+  preload.jemalloc.jemalloc:
+    build: chosen
+    build_host: build1
+    method: source
+    prefix: /opt/jemalloc-build
+    missing: "{{ installed.missing }}"
+  delegate_to: build1
+  when: installed.missing is not none
+
+- name: Let each host build for itself
+  preload.jemalloc.jemalloc:
+    build_shared: false
 
 - name: Remove everything
   preload.jemalloc.jemalloc:
@@ -261,6 +282,11 @@ origin:
   returned: success
   type: str
   sample: https://mirror.example.com/jemalloc-5.3.1.tar.bz2
+builder:
+  description: The host that built it, or the mirror that the bundle is from. The manifest of a bundle has it as well.
+  returned: when it was built, or came from the controller's cache
+  type: str
+  sample: web1
 missing:
   description:
     - What O(build=never) leaves undone, none when nothing lacks. It says which build would do, and is for O(missing).
@@ -288,7 +314,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, hide_credentials, of_system
 
 ARGUMENTS = {
     **arguments.LIBRARY,
@@ -307,6 +333,7 @@ ARGUMENTS = {
     "for_services": {"type": "list", "elements": "raw", "default": []},
     "for_metrics": {"type": "bool", "default": False},
     "scopes": {"type": "dict"},
+    "only_from": {"type": "str"},
     "released": {"type": "list", "elements": "path", "default": []},
 }
 
@@ -322,8 +349,8 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     release, wish = wanted(module, prefix)
     before = store.read(prefix, params["verify"], wish.version)
     planned = plan(before, wish, params)
-    if not planned.changes and not params["verify"] and not store.leftovers(prefix):
-        return {**report(before, planned, wish.version), "scopes": settled_scopes(module)}
+    if not planned.changes and not params["verify"] and not params["only_from"] and not store.leftovers(prefix):
+        return {**report(before, planned, wish.version), "scopes": settled_scopes(module, planned.after["current"])}
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
     from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -334,6 +361,8 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     systemd.units(host.run, systemd.wanted_services(params["for_services"]))
     if params["verify"]:
         install.verify(host, before, planned, wish.version)
+    if params["only_from"] and before.current not in (params["only_from"], wish.version):
+        host.warn(f"{prefix}/current leads to {before.current} since another run switched it; left as it is.")
     missing = install.check(host, request, module.check_mode) if planned.install else None
     if module.check_mode or missing or not planned.changes:
         if not module.check_mode:
@@ -350,8 +379,11 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
         return report(before, planned, wish.version, lack.missing)
 
 
-def settled_scopes(module: AnsibleModule) -> t.Optional[t.Dict[str, t.Any]]:
-    """Return what jemalloc_preload would, if it is spoken of and would change and restart nothing."""
+def settled_scopes(module: AnsibleModule, current: t.Optional[str]) -> t.Optional[t.Dict[str, t.Any]]:
+    """Return what jemalloc_preload would, if it is spoken of and would change and restart nothing.
+
+    current is what this run found: another one may switch it in the meantime.
+    """
     if module.params["scopes"] is None:
         return None
     from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -362,7 +394,7 @@ def settled_scopes(module: AnsibleModule) -> t.Optional[t.Dict[str, t.Any]]:
     checked = ArgumentSpecValidator(arguments.SCOPES).validate(module.params["scopes"])
     if checked.error_messages:
         raise JemallocError(f"scopes: {'; '.join(checked.error_messages)}.")
-    return scoping.settled(checked.validated_parameters, Host(module))
+    return scoping.settled({**checked.validated_parameters, "version": current}, Host(module))
 
 
 def check_metrics() -> None:
@@ -412,36 +444,45 @@ def plan(found: store.Store, wish: store.Wish, params: t.Mapping[str, t.Any]) ->
         from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 
         referred = [name for name in found.installations if places.references(f"{found.prefix}/{name}")]
-    return store.plan_present(found, wish, params["current"], params["keep"], referred)
+    make_current = params["current"] and params["only_from"] in (None, found.current)
+    return store.plan_present(found, wish, make_current, params["keep"], referred)
 
 
 def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     """Plan and carry out state absent."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
     from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
-    from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
     from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 
     version = catalogue.check_number(module.params["version"]) if module.params["version"] else None
     before = store.read(prefix)
     planned = store.plan_absent(before, version)
-    going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
-    released = module.params["released"] if module.check_mode else []
-    referring = [path for directory in going for path in places.references(directory) if path not in released]
-    if referring:
-        raise JemallocError(
-            f"{going[0]} cannot be removed while it is named in {', '.join(referring)}; "
-            "take that scope away first with preload.jemalloc.jemalloc_preload."
-        )
+    check_unused(planned, prefix, module.params["released"] if module.check_mode else [])
     if planned.changes and not module.check_mode:
-        with publish.locked(prefix) as undo:
+        # With both locks: no run can preload in the meantime what is going to be removed.
+        with publish.locked(prefix) as undo, changes_util.scopes_kept():
             before = store.read(prefix)
             planned = store.plan_absent(before, version)
+            check_unused(planned, prefix, [])
             publish.remove(prefix, planned, undo)
         if not planned.after["installations"]:
             install.forget_logs()
     elif not module.check_mode:
         publish.clear_leftovers(prefix)
     return report(before, planned, version)
+
+
+def check_unused(planned: store.Plan, prefix: str, released: t.Collection[str]) -> None:
+    """Refuse to remove what a scope refers to, but for files that are released."""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+
+    going = [prefix] if planned.unlink else [f"{prefix}/{name}" for name in planned.remove]
+    referring = [path for directory in going for path in places.references(directory) if path not in released]
+    if referring:
+        raise JemallocError(
+            f"{going[0]} cannot be removed while it is named in {', '.join(referring)}; "
+            "take that scope away first with preload.jemalloc.jemalloc_preload."
+        )
 
 
 def report(
@@ -461,6 +502,7 @@ def report(
         "library": store.library(before.prefix),
         "built": planned.install,
         "origin": None,
+        "builder": None,
         "packages": [],
         "missing": missing,
         "scopes": None,
@@ -471,6 +513,7 @@ def report(
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hide_credentials(module)
     try:
         prefix = store.check_prefix(module.params["prefix"])
         make = make_present if module.params["state"] == "present" else make_absent

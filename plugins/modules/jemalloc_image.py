@@ -173,6 +173,19 @@ EXAMPLES = r"""
     builder: registry.example.com/debian-with-gcc:11
     build_packages: false
 
+- name: One with a library that was built on a certain host
+  preload.jemalloc.jemalloc_image:
+    base: team/app:1.0
+    tag: team/app:1.0-jemalloc
+    method: bundle
+    build_host: build1
+
+- name: One with a library that was built for this host alone
+  preload.jemalloc.jemalloc_image:
+    base: team/app:1.0
+    tag: team/app:1.0-jemalloc
+    build_shared: false
+
 - name: One with a release that the collection does not know yet, by docker and from what controllers share
   preload.jemalloc.jemalloc_image:
     engine: docker
@@ -232,6 +245,11 @@ origin:
   description: Where the bundle or the source came from, when an image was made.
   returned: success
   type: str
+builder:
+  description: The host that built the library, or the mirror that its bundle is from.
+  returned: when it was built, or came from the controller's cache
+  type: str
+  sample: web1
 missing:
   description: What O(build=never) leaves undone, none when nothing lacks. It says which build would do.
   returned: success
@@ -251,7 +269,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _image_mak
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, hide_credentials, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS = {
@@ -347,6 +365,7 @@ def report(
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    hide_credentials(module)
     try:
         result = run(module)
     except JemallocError as error:

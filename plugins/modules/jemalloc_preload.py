@@ -83,6 +83,13 @@ options:
     description: What another call of the same play returned as RV(before).
     type: dict
     default: {}
+  written:
+    description:
+      - What that call returned as RV(written).
+      - With V(restored) a file that another run or somebody by hand changed since is left as it is, and RV(left) names
+        it. If not set, all files are restored whatever they hold.
+    type: dict
+    default: {}
   prefix:
     description: The directory that holds the installations, as given to M(preload.jemalloc.jemalloc).
     type: path
@@ -90,6 +97,7 @@ options:
   version:
     description:
       - The release that C(current) leads to when this runs for real, as M(preload.jemalloc.jemalloc) returned it.
+        Where another run switched C(current) since, this module fails and changes nothing.
         In check mode it is not there yet, and this says what RV(restarts) is to be measured against.
       - Without it, what C(current) leads to.
     type: str
@@ -169,6 +177,7 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_preload:
     state: restored
     restore: "{{ preload.before }}"
+    written: "{{ preload.written }}"
 
 - name: Take every scope away
   preload.jemalloc.jemalloc_preload:
@@ -187,6 +196,20 @@ before:
   returned: success
   type: dict
   sample: {/etc/systemd/system/puma.service.d/zz-preload-jemalloc.conf: null}
+written:
+  description:
+    - Fingerprints of the files that changed, and of the drop-ins of all listed services, as this run left them.
+    - Empty when nothing changed and no service has to be restarted. It is for O(written), and for
+      O(preload.jemalloc.jemalloc_service#module:written).
+  returned: success
+  type: dict
+  sample: {/etc/systemd/system/puma.service.d/zz-preload-jemalloc.conf: absent}
+left:
+  description: The files of O(restore) that another run or somebody by hand changed since, and that were left alone.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 restarts:
   description:
     - The running services whose processes do not map what they should, each as M(preload.jemalloc.jemalloc_service)
@@ -212,6 +235,9 @@ restarts:
       sample: puma.service
     before:
       description: The text of the drop-in that this run changed.
+      type: str
+    written:
+      description: The fingerprint of the drop-in as this run left it.
       type: str
     reason:
       description: Why it has to be restarted.

@@ -253,7 +253,7 @@ def run(module: AnsibleModule, host: Host, result: t.Dict[str, t.Any]) -> None:
         plan = profile.plan(host.run, wanted, prefix)
         result.update(changed=True, **_known(plan, session.Outcome(time.time(), 0.0, "")))
         return
-    with session.locked():
+    with session.locked(host.run):
         result["cleared"] = session.clear(host.run)
         result["changed"] = bool(result["cleared"])
         plan = profile.plan(host.run, wanted, prefix)

@@ -14,6 +14,8 @@ description:
     the library that is wanted.
   - A service for which that proof does not come in time goes back to what it was, which is the release that it mapped
     before or no drop-in of ours, and is restarted. The module then fails with the reason.
+  - That takes the lock of M(preload.jemalloc.jemalloc_preload), and rolls back only what O(services[].written) says. A
+    drop-in that another run changed since is left as it is, the service runs with that, and the module fails.
   - A user's own systemd that does not answer within 5 seconds is left alone with its services, and a warning says so.
 author:
   - The preload.jemalloc contributors (@preload)
@@ -51,6 +53,11 @@ options:
       before:
         description: The text of our drop-in that the service goes back to.
         type: str
+      written:
+        description:
+          - The fingerprint of our drop-in as M(preload.jemalloc.jemalloc_preload) left it.
+          - If not set, the drop-in is rolled back whoever wrote it.
+        type: str
       reason:
         description: Why it is restarted. Only for the reader.
         type: str
@@ -61,6 +68,12 @@ options:
     type: str
     choices: [restarted, proved]
     default: restarted
+  written:
+    description:
+      - What M(preload.jemalloc.jemalloc_preload) returned as RV(preload.jemalloc.jemalloc_preload#module:written).
+      - After all services were verified, these files must still be as that module left them, or this module fails.
+    type: dict
+    default: {}
   memory_limit:
     description:
       - MiB that the processes of each service may take together (PSS, so that what they share counts once) with
@@ -71,7 +84,9 @@ options:
     type: path
     default: /opt/jemalloc
   timeout:
-    description: Seconds that a service may take to start, and again to show the proof.
+    description:
+      - Seconds that a service may take to start, and again to show the proof.
+      - A service that looks good when this time is over gets its second look, however long one look at all takes.
     type: int
     default: 60
 seealso:
@@ -82,6 +97,7 @@ EXAMPLES = r"""
 - name: Restart what needs it, and prove it
   preload.jemalloc.jemalloc_service:
     services: "{{ preload.restarts }}"
+    written: "{{ preload.written }}"
 
 - name: See that all services are up with the library, and do not take more than 2 GiB each
   preload.jemalloc.jemalloc_service:
@@ -106,15 +122,21 @@ proved:
   sample: [puma.service]
 """
 
+import functools
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+
+if t.TYPE_CHECKING:
+    from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
 
 ARGUMENTS = {
     "services": {
@@ -127,10 +149,12 @@ ARGUMENTS = {
             "uid": {"type": "int"},
             "unit": {"type": "str"},
             "before": {"type": "str"},
+            "written": {"type": "str"},
             "reason": {"type": "str"},
         },
     },
     "state": {"type": "str", "choices": ["restarted", "proved"], "default": "restarted"},
+    "written": {"type": "dict", "default": {}},
     "memory_limit": {"type": "int"},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "timeout": {"type": "int", "default": 60},
@@ -153,33 +177,65 @@ def carry_out(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[
     silent = {uid for uid in users if not systemd.answers(run, uid)}
     services = [service for service in services if service.uid not in silent]
     if params["state"] == "restarted":
-        return restarts.restart_and_prove(run, services, prefix, params["timeout"])
+        return restarted(run, services, prefix, params["timeout"])
     limit = None if params["memory_limit"] is None else params["memory_limit"] << 20
     reasons = restarts.prove_health(run, services, prefix, params["timeout"], limit)
     failures = [restarts.Failure(service, reason) for service, reason in reasons.items()]
     return [str(service) for service in services if service not in reasons], failures
 
 
+def restarted(
+    run: Run, services: t.Sequence[restarts.Service], prefix: str, timeout: int
+) -> t.Tuple[t.List[str], t.List[restarts.Failure]]:
+    """Restart and prove the services whose drop-in is as this play left it, also when they run; the others failed."""
+    failures = []
+    for service in services:
+        why = undo.superseded(service, prefix)
+        if why:
+            failures.append(restarts.Failure(service, why, back="left as it is"))
+    others = [failure.service for failure in failures]
+    own = [service for service in services if service not in others]
+    proved, failed = restarts.restart_and_prove(run, own, prefix, timeout)
+    rolled_back = {failure.service.drop_in for failure in failed}
+    for service in own:
+        # Another run that came between the restart and its proof may have taken the service for one that it need not
+        # restart.
+        why = undo.superseded(service, prefix) if service.drop_in not in rolled_back else ""
+        if why:
+            back = undo.follow(functools.partial(restarts.restart, run, service, timeout), service)
+            failed.append(restarts.Failure(service, why, back=back))
+            proved.remove(str(service))
+    return proved, failures + failed
+
+
+def check_files(module: AnsibleModule) -> str:
+    """Return which files of this play another run changed since, empty where all stand."""
+    changed = [] if module.check_mode else undo.changed_files(module.params["written"])
+    return f"{', '.join(changed)}: {changes_util.CHANGED}; left as it is. Run the play again." if changed else ""
+
+
 def service_of(entry: t.Mapping[str, t.Any]) -> restarts.Service:
     """Return the service that an entry describes."""
     name = systemd.unit_name(entry["name"])
-    return restarts.Service(name, entry["version"] or None, entry["uid"], entry["unit"] or name, entry["before"])
+    version, unit = entry["version"] or None, entry["unit"] or name
+    return restarts.Service(name, version, entry["uid"], unit, entry["before"], entry["written"])
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    restarted = module.params["state"] == "restarted"
+    is_restart = module.params["state"] == "restarted"
     try:
         proved, failures = carry_out(module, Host(module))
+        reason = " | ".join(map(str, failures)) or check_files(module)
     except JemallocError as error:
         module.fail_json(msg=str(error), proved=[])
     except PermissionError as error:
         module.fail_json(msg=of_system(error, "this host"), proved=[])
-    if failures:
-        module.fail_json(msg=" | ".join(map(str, failures)), changed=restarted, proved=proved)
+    if reason:
+        module.fail_json(msg=reason, changed=is_restart, proved=proved)
     restarts_any = module.params["services"] if module.check_mode else proved
-    module.exit_json(changed=restarted and bool(restarts_any), proved=proved)
+    module.exit_json(changed=is_restart and bool(restarts_any), proved=proved)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's cache: sources and bundles by their digests, for all hosts, runs and controllers that share it."""
+"""The controller's cache: sources and bundles by their digests, for all hosts, runs and controllers that share it.
+
+An entry of the index says who made a bundle. A host takes the bundles of builders that it trusts, the oldest first.
+"""
 
 # Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
@@ -9,10 +12,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import json
 import os
+import re
 import typing as t
 from dataclasses import dataclass
 
@@ -20,11 +25,21 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils import _shapes as shapes
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _private as private
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 
-#: What lists the bundles of a cache, each with what its receipt says of the build. A mirror has it as well.
+#: The list of the bundles of a cache, each with its builder and its platform. A mirror has it as well.
 INDEX = "index.json"
+
+#: Where a bundle comes from: its builder is a host of the inventory, or the address of a mirror.
+HOST, MIRROR = "host", "mirror"
+
+#: Bundles that need no trust in any host, by their digests.
+PINNED: t.FrozenSet[str] = frozenset()
+
+Entry = t.Dict[str, t.Any]
 
 _SOURCES, _BUNDLES, _LOCKS = "sources", "bundles", "locks"
 
@@ -39,7 +54,6 @@ class Need:
     sources: t.Tuple[str, ...]
     options: t.Mapping[str, t.Any]
     here: platform.Here
-    archives: t.Tuple[str, ...] = ()
 
     @property
     def platform(self) -> str:
@@ -47,14 +61,23 @@ class Need:
         return f"{self.here.architecture}-{self.here.libc}"
 
     @property
+    def build(self) -> t.Tuple[t.Any, ...]:
+        """What a build has to be made of, on any platform."""
+        return self.version, self.sources, sorted(self.options.items())
+
+    @property
     def key(self) -> str:
         """A name for all hosts that the same build could be good for."""
-        whole = [self.version, self.sources, sorted(self.options.items()), self.platform, self.here.lg_page]
+        whole = [*self.build, self.platform, self.here.lg_page]
         return hashlib.sha256(json.dumps(whole).encode("utf-8")).hexdigest()[:16]
+
+    def lock(self, builder: str) -> str:
+        """Return the name of the lock that a builder holds."""
+        return f"{self.key}-{hashlib.sha256(builder.encode('utf-8')).hexdigest()[:16]}"
 
     @property
     def age(self) -> t.Tuple[int, ...]:
-        """The version of the C library as numbers: what the oldest one builds runs on all."""
+        """The version of the C library as numbers: a build runs with all later ones."""
         return catalogue.version_number(self.here.libc_version) if self.here.libc_version else ()
 
     def __str__(self) -> str:
@@ -70,8 +93,8 @@ def need_of(missing: t.Mapping[str, t.Any]) -> Need:
             str(missing["libc_version"]),
             int(missing["lg_page"]),
         )
-        sources, archives = tuple(missing["sources"]), tuple(missing["archives"])
-        return Need(catalogue.check_number(missing["version"]), sources, dict(missing["options"]), here, archives)
+        version, sources = catalogue.check_number(missing["version"]), tuple(missing["sources"])
+        return Need(version, sources, dict(missing["options"]), here)
     except (KeyError, TypeError, ValueError) as error:
         raise JemallocError(
             "missing: this is not what the module jemalloc returned as missing; leave it out, or hand that on as it is."
@@ -81,18 +104,20 @@ def need_of(missing: t.Mapping[str, t.Any]) -> Need:
 class Cache:
     """A directory of files that are named by their digests: sources/DIGEST, bundles/DIGEST, and the index of these.
 
-    Whoever may write to it decides what runs on the hosts; so it is for its owner alone unless somebody opens it.
+    Whoever may write to it decides what runs on the hosts; so nobody but its owner may.
     """
 
-    def __init__(self, directory: str, limit: int) -> None:
-        """Open the cache; limit is in MiB."""
+    def __init__(self, directory: str, limit: int, make: bool = True) -> None:
+        """Open the cache, and make it where it does not exist; limit is in MiB."""
         self.directory = os.path.abspath(os.path.expanduser(directory))
         self._limit = limit * _MEBIBYTE
-        try:
-            for name in (_SOURCES, _BUNDLES, _LOCKS):
-                os.makedirs(os.path.join(self.directory, name), mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise JemallocError(words.of_controller(error, "cache", self.directory)) from error
+        places = [self.directory, *(os.path.join(self.directory, name) for name in (_SOURCES, _BUNDLES, _LOCKS))]
+        with words.about("cache", self.directory):
+            if make and not (os.path.isdir(self.directory) and not os.access(self.directory, os.W_OK)):
+                for place in places:
+                    private.make(place)
+            for place in filter(os.path.exists, places):
+                private.check(place, "cache")
 
     @contextlib.contextmanager
     def lock(self, name: str, owner: str = "", waiting: t.Optional[t.Callable[[str], None]] = None) -> t.Iterator[None]:
@@ -100,25 +125,45 @@ class Cache:
 
         The kernel gives the lock back when its process ends, however it does.
         """
-        path = os.path.join(self.directory, _LOCKS, name)
-        with open(path, "a+", encoding="utf-8") as stream:
+        with self._opened(name) as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if waiting:
-                    waiting(files.read_text(path) or "")
+                    waiting(stream.read())
                 fcntl.flock(stream, fcntl.LOCK_EX)
             stream.truncate(0)
             stream.write(owner)
             stream.flush()
             yield
 
+    def wait(self, name: str, waiting: t.Callable[[str], None]) -> bool:
+        """Wait while another process has a lock, after a call of waiting with its owner; return whether one had it."""
+        with self._opened(name) as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting(stream.read())
+                fcntl.flock(stream, fcntl.LOCK_SH)
+                return True
+        return False
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> t.Iterator[t.TextIO]:
+        """Open the file of a lock."""
+        path = os.path.join(self.directory, _LOCKS, name)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with words.about("cache", path):
+            descriptor = os.open(path, flags, 0o600)
+        with open(descriptor, "r+", encoding="utf-8") as stream:
+            yield stream
+
     def path(self, kind: str, sha256: str) -> t.Optional[str]:
         """Return the path of a file (kind sources or bundles) that has its digest, None when there is none such."""
         path = self._place(kind, sha256)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # root's own cache can be read only
             if files.sha256(path) == sha256:
-                with contextlib.suppress(PermissionError):  # somebody else's cache, which can be read only
+                with contextlib.suppress(PermissionError):
                     os.utime(path)
                 return path
             files.remove_file(path)  # a disk that failed; it is made anew
@@ -132,41 +177,70 @@ class Cache:
     def add_source(self, path: str, sha256: str) -> str:
         """Take a verified file; return its path in the cache."""
         place = self._place(_SOURCES, sha256)
-        with open(path, "rb") as stream:
+        with open(path, "rb") as stream, words.about("cache", self.directory):
             files.write_file(place, stream.read(), 0o644)
         self._prune()
         return place
 
-    def entries(self) -> t.List[t.Dict[str, t.Any]]:
-        """Return what the index lists."""
+    def entries(self) -> t.List[Entry]:
+        """Return the entries of the index, the oldest first."""
         return parse_index(files.read_text(os.path.join(self.directory, INDEX)) or "")
 
-    def find(self, need: Need) -> t.Optional[t.Tuple[str, t.Dict[str, t.Any]]]:
-        """Return the path of a bundle that does, and its entry."""
+    def find(
+        self, need: Need, trusted: t.Container[str], pinned: t.Container[str] = PINNED
+    ) -> t.Optional[t.Tuple[str, Entry]]:
+        """Return path and entry of the oldest bundle that fits and has a trusted builder or a pinned digest."""
         for entry in self.entries():
-            if fits(entry, need):
+            if (entry["sha256"] in pinned or is_trusted(entry, trusted)) and fits(entry, need):
                 path = self.path(_BUNDLES, entry["sha256"])
                 if path:
                     return path, entry
         return None
 
-    def add(self, data: bytes, receipt: t.Mapping[str, t.Any], builder: str, sha256: t.Optional[str] = None) -> None:
-        """Take a bundle that a host made; a digest, where one is given, is what its bytes must have."""
-        found = hashlib.sha256(data).hexdigest()
-        if sha256 not in (None, found):
-            raise JemallocError(f"SHA-256 is {found} where {sha256} was expected")
-        entry = {
-            "sha256": found,
-            "builder": builder,
-            **{key: receipt[key] for key in ("release", "source", "platform", "options")},
-        }
-        with self.lock("index"):
+    def add(self, data: bytes, builder: str, need: t.Optional[Need] = None, origin: str = HOST) -> None:
+        """Take a bundle after all others; the manifest in its bytes has to be that of the need it was made for."""
+        manifest = bundle.read_manifest(data)
+        reason = mismatch(manifest, need, builder) if need else ""
+        if need and reason:
+            raise JemallocError(
+                f"cache: the bundle from {builder} is refused: {reason}. No other host gets it. Remove jemalloc "
+                f"{need.version} from {builder}, and run it again."
+            )
+        described = {key: manifest[key] for key in ("release", "source", "platform", "options")}
+        entry = {"sha256": hashlib.sha256(data).hexdigest(), "builder": builder, "origin": origin, **described}
+        with self.lock("index"), words.about("cache", self.directory):
             files.write_file(self._place(_BUNDLES, entry["sha256"]), data, 0o644)
-            others = [each for each in self.entries() if each["sha256"] != entry["sha256"]]
-            self._write_index([entry, *others])
+            known = self.entries()
+            if not any(entry.items() <= each.items() for each in known):
+                now = datetime.datetime.now(datetime.timezone.utc)
+                self._write_index([*known, {**entry, "added": now.strftime("%Y-%m-%dT%H:%M:%SZ")}])
         self._prune()
 
+    def listing(self, builder: str = "") -> t.List[Entry]:
+        """Return the entries of a builder, or of all, each with the size of its bundle in bytes."""
+        found = [entry for entry in self.entries() if builder in ("", entry["builder"])]
+        return [{**entry, "size": self._size(entry["sha256"])} for entry in found]
+
+    def remove(self, builder: str) -> None:
+        """Remove the entries of a builder, and the bundles that no other builder has made."""
+        with self.lock("index"), words.about("cache", self.directory):
+            known = self.entries()
+            kept = [entry for entry in known if entry["builder"] != builder]
+            self._write_index(kept)
+            for sha256 in {entry["sha256"] for entry in known} - {entry["sha256"] for entry in kept}:
+                files.remove_file(self._place(_BUNDLES, sha256))
+
+    def _size(self, sha256: str) -> int:
+        """Return the bytes of a bundle, 0 where it is missing."""
+        try:
+            return os.stat(self._place(_BUNDLES, sha256)).st_size
+        except FileNotFoundError:
+            return 0
+
     def _place(self, kind: str, sha256: str) -> str:
+        """Return where a file belongs; only a digest ever becomes a part of a path."""
+        if shapes.SHA256(sha256) is not None:
+            raise JemallocError(f"cache: {kind} are named by their SHA-256 digests, and {str(sha256)[:80]!r} is none.")
         return os.path.join(self.directory, kind, sha256)
 
     def _write_index(self, entries: t.Sequence[t.Mapping[str, t.Any]]) -> None:
@@ -194,23 +268,53 @@ class Cache:
                 self._write_index(kept)
 
 
-def parse_index(text: str) -> t.List[t.Dict[str, t.Any]]:
-    """Return the entries of an index; what is no index counts as an empty one: then a build is made anew."""
+def parse_index(text: str) -> t.List[Entry]:
+    """Return the entries of an index; anything else in it is left out, and such a build is made anew."""
     try:
         entries = json.loads(text or "[]")
-        return [
-            entry
-            for entry in entries
-            if len(bytes.fromhex(entry["sha256"])) == hashlib.sha256().digest_size and entry["builder"] is not None
-        ]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, RecursionError):
         return []
+    return [
+        {"origin": HOST, "added": "", **entry}
+        for entry in (entries if isinstance(entries, list) else ())
+        if _is_entry(entry)
+    ]
 
 
-def fits(entry: t.Mapping[str, t.Any], need: Need) -> bool:
-    """Whether a bundle of an index does."""
-    release = catalogue.Release(need.version, "")
+def _is_entry(entry: t.Any) -> bool:
+    """Whether an entry names a digest, a builder and a platform."""
     try:
-        return not bundle.misfit(entry, release, need.options, need.here) and entry["source"]["sha256"] in need.sources
+        platform.name(entry)
+        return bool(
+            re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+            and isinstance(entry["builder"], str)
+            and isinstance(entry["source"]["sha256"], str)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+
+
+def is_trusted(entry: Entry, trusted: t.Container[str]) -> bool:
+    """Whether a builder is trusted; a mirror was, by TLS or by the digest of its index, when the bundle was taken."""
+    return entry["origin"] == MIRROR or entry["builder"] in trusted
+
+
+def made_by(entry: Entry) -> str:
+    """Return who made a bundle."""
+    return f"{'from the mirror' if entry['origin'] == MIRROR else 'built on'} {entry['builder']}"
+
+
+def mismatch(manifest: t.Mapping[str, t.Any], need: Need, where: str = "the host") -> str:
+    """Return why a bundle is not what is needed, empty when it is."""
+    reason = bundle.misfit(manifest, catalogue.Release(need.version, ""), need.options, need.here, where)
+    if not reason and manifest["source"]["sha256"] not in need.sources:
+        return "it was built from another source"
+    return reason
+
+
+def fits(entry: Entry, need: Need) -> bool:
+    """Whether a bundle of an index does."""
+    try:
+        return not mismatch(entry, need)
     except (KeyError, TypeError, ValueError):
         return False

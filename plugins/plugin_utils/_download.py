@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 try:
@@ -67,7 +68,8 @@ def _transfer(url: str, path: str, limit: int, progress: Progress) -> None:
             total = int(length) if length.isdigit() else 0
             come = 0
             for block in response.iter_content(_BLOCK):
-                come += stream.write(block)
+                with files.about(path):
+                    come += stream.write(block)
                 if come > limit:
                     raise JemallocError(f"it is larger than {limit >> 20} MiB, too much for a release")
                 progress(come, total)

@@ -14,6 +14,7 @@ import os
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 try:
@@ -32,6 +33,7 @@ def look_up(url: str, cache: str) -> catalogue.Release:
 
     Without that a fleet would use up at once what upstream grants to an address in an hour.
     """
+    source.check_url(url, "latest_url")
     path = os.path.join(cache, "preload-jemalloc-latest.json")
     with open(path, "a+", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import typing as t
@@ -52,7 +53,10 @@ def find(
                 if caching.fits(entry, need):
                     downloading.download(f"{url}/bundles/{entry['sha256']}", path, archive.MAX_PACKED, progress)
                     with open(path, "rb") as stream:
-                        cache.add(stream.read(), entry, entry["builder"], entry["sha256"])
+                        data = stream.read()
+                    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                        raise JemallocError(f"its bundle {entry['sha256']} has another SHA-256")
+                    cache.add(data, url, need, caching.MIRROR)
                     return
         except JemallocError as error:
             raise JemallocError(f"cache_mirror: {url}: {error}.") from error

@@ -9,25 +9,33 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import os
 import re
 import shutil
-import subprocess
 import typing as t
 import zlib
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _graphs as graphs
 
 # A host may send anything: these are names of files that it makes, and parts of the path that they get here.
 _NAME = re.compile(r"[0-9]{1,10}\.(?:collapsed|dot|growth\.txt|heap|raw\.heap|svg|txt)", re.ASCII)
 _PART = re.compile(r"[A-Za-z0-9:_.\\@-]+")
 
-# Bytes that a file may take here; a dump of that size has tens of thousands of stacks.
-_MOST_BYTES = 512 << 20
+# Files of a profile: six of each of eight processes.
+_MOST_FILES = 64
 
-# Seconds that a picture may take.
-_TIME_LIMIT = 60
+# Bytes that a file may take here, as it comes and unpacked, and all of them; a dump of that size has tens of thousands
+# of stacks.
+_MOST_PACKED = 16 << 20
+_MOST_BYTES = 512 << 20
+_MOST_TOGETHER = 2 << 30
+
+# Bytes that are in memory at a time.
+_BLOCK = 1 << 20
 
 
 def place(directory: str, host: str, unit: str, began: str) -> str:
@@ -38,52 +46,96 @@ def place(directory: str, host: str, unit: str, began: str) -> str:
     return os.path.join(directory, host, unit, began)
 
 
-def keep(directory: str, contents: t.Mapping[str, str]) -> t.List[str]:
-    """Write packed files into a directory that only its owner can read; return their paths.
+def keep(directory: str, contents: t.Any) -> t.Tuple[t.List[str], t.List[str]]:
+    """Write packed files into a directory that only its owner can read; return their paths, and what is left out.
 
-    JemallocError: the host sent what it never makes. OSError: they cannot be written.
+    JemallocError says what the host never makes; then nothing is written. OSError: they cannot be written.
     """
-    unpacked = {name: _unpacked(name, content) for name, content in sorted(contents.items())}
+    if not isinstance(contents, dict) or len(contents) > _MOST_FILES:
+        raise JemallocError("contents is no mapping of the files of a profile")
+    left = _MOST_TOGETHER
+    for name, content in contents.items():
+        left -= sum(map(len, _unpacked(name, content, left)))
+    kept = {name: content for name, content in sorted(contents.items()) if _is_harmless(name, content)}
     os.makedirs(directory, mode=0o700, exist_ok=True)
     os.chmod(directory, 0o700)
-    for name, data in unpacked.items():
-        files.write_file(os.path.join(directory, name), data, 0o600)
-    return [os.path.join(directory, name) for name in unpacked]
+    for name, content in kept.items():
+        _write(os.path.join(directory, name), _plain(name, _unpacked(name, content)))
+    left_out = [f"{name} of the host is left out, as dot does not draw that." for name in contents if name not in kept]
+    return [os.path.join(directory, name) for name in kept], left_out
 
 
-def _unpacked(name: str, content: str) -> bytes:
+def _unpacked(name: str, content: t.Any, most: int = _MOST_TOGETHER) -> t.Iterator[bytes]:
+    """Yield the blocks of a file."""
     if not _NAME.fullmatch(name):
-        raise JemallocError(f"The host sent a file {name!r}, which is none of a profile.")
+        raise JemallocError(f"{name[:80]!r} is no file of a profile")
+    if not isinstance(content, str) or len(content) > _MOST_PACKED:
+        raise JemallocError(f"{name} is no text of at most {_MOST_PACKED >> 20} MiB")
+    size, most, reader = 0, min(most, _MOST_BYTES), zlib.decompressobj()
     try:
-        reader = zlib.decompressobj()
-        data = reader.decompress(base64.b64decode(content, validate=True), _MOST_BYTES)
+        block = reader.decompress(base64.b64decode(content, validate=True), _BLOCK)
+        while block and size <= most:
+            size += len(block)
+            yield block
+            block = reader.decompress(reader.unconsumed_tail, _BLOCK)
     except (ValueError, zlib.error) as error:
-        raise JemallocError(f"The host sent a file {name} that cannot be unpacked ({error}).") from error
-    if not reader.eof:
-        raise JemallocError(f"The host sent a file {name} that is cut off, or larger than {_MOST_BYTES >> 20} MiB.")
-    return data
+        raise JemallocError(f"{name} cannot be unpacked ({error})") from error
+    if not reader.eof or size > most:
+        raise JemallocError(f"{name} is cut off, or larger than {most >> 20} MiB")
+
+
+def _is_harmless(name: str, content: str) -> bool:
+    """Whether a browser can open a file; only pictures are for browsers."""
+    if not name.endswith(".svg"):
+        return True
+    data = b""
+    for block in _unpacked(name, content):
+        data += block
+        if len(data) > graphs.MOST_PICTURE:
+            return False
+    return graphs.is_picture(data)
+
+
+def _plain(name: str, blocks: t.Iterator[bytes]) -> t.Iterator[bytes]:
+    """Yield the blocks of a file without anything that steers a terminal; a dump is for jeprof, and stays as it is."""
+    if name.endswith(".heap"):
+        yield from blocks
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for block in blocks:
+        yield answers.plain(decoder.decode(block)).encode("utf-8")
+    yield answers.plain(decoder.decode(b"", final=True)).encode("utf-8")
+
+
+def _write(path: str, blocks: t.Iterator[bytes]) -> None:
+    """Replace a file by one with these blocks; atomic, durable."""
+    temporary = files.temporary_name(path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with files.about(path), os.fdopen(descriptor, "wb") as stream:
+            for block in blocks:
+                stream.write(block)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        files.remove_file(temporary)
+        raise
+    files.sync_directory(os.path.dirname(path))
 
 
 def draw(paths: t.Sequence[str]) -> t.Tuple[t.List[str], str]:
     """Make pictures of the graphs among files where there are none; return their paths, and why there are not more."""
-    graphs = {path: f"{path[: -len('.dot')]}.svg" for path in paths if path.endswith(".dot")}
-    lacking = {graph: picture for graph, picture in graphs.items() if picture not in paths}
-    if not lacking:
-        return [], ""
-    if not shutil.which("dot"):
+    pictures = {path: f"{path[: -len('.dot')]}.svg" for path in paths if path.endswith(".dot")}
+    missing = {graph: picture for graph, picture in pictures.items() if picture not in paths}
+    if missing and not shutil.which("dot"):
         return [], "Pictures are left out, as neither the host nor this machine has dot, of the package graphviz."
     drawn: t.List[str] = []
-    for graph, picture in lacking.items():
-        command = ["dot", "-Tsvg", "-o", picture, graph]
+    for graph, picture in missing.items():
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIME_LIMIT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return drawn, f"Pictures are left out, as dot took more than {_TIME_LIMIT} s for {os.path.basename(graph)}."
-        if done.returncode:
-            said = " ".join(done.stderr.decode("utf-8", "replace").split()) or "no word"
-            return drawn, f"Pictures are left out, as dot fails with {os.path.basename(graph)}: {said}."
+            graphs.draw(graph, picture)
+        except JemallocError as error:
+            return drawn, f"Pictures are left out, as {error}."
         drawn.append(picture)
     return drawn, ""
 

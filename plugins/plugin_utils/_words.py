@@ -8,7 +8,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
+
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 
 class Sentence(t.NamedTuple):
@@ -25,6 +28,15 @@ class Sentence(t.NamedTuple):
 def of_controller(error: OSError, option: str, place: str) -> str:
     """Return the sentence for an error of the controller's own files: which option named them, where, what to do."""
     return f"{option}: {error.filename or place}: {error.strerror}; name a path that the controller can write to."
+
+
+@contextlib.contextmanager
+def about(option: str, place: str) -> t.Iterator[None]:
+    """Turn the errors of the controller's own files into that sentence while the block runs."""
+    try:
+        yield
+    except OSError as error:
+        raise JemallocError(of_controller(error, option, place)) from error
 
 
 def size(number: float) -> str:

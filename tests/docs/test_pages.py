@@ -105,8 +105,8 @@ def test_every_variable_of_a_playbook_is_described() -> None:
     assert used - words == set()
 
 
-#: What others than this collection say: the dynamic linker, and jemalloc.
-OF_OTHERS = re.compile(r"ERROR: ld\.so: .*|<jemalloc>: [^;)]*")
+#: What others than this collection say: the dynamic linker up to its verdict, jemalloc, and the C library.
+OF_OTHERS = re.compile(r"ERROR: ld\.so: .*?: ignored\.|<jemalloc>: [^;)]*|No space left on device")
 
 #: Shorter texts of the code than that are in many sentences by chance.
 FEWEST = 8

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("hosts", "lab")
+pytest.register_assert_rewrite("crowd", "hosts", "lab")
 
 from hosts import PREFIX, Host  # noqa: E402 # what they assert is shown in full only if pytest knows before
 from lab import Lab  # noqa: E402 # likewise

@@ -16,6 +16,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import typing as t
@@ -189,12 +190,17 @@ class Driver:
             _connect(module, arguments, writer, lambda: _Counter(reporter, change))
         os.close(writer)
         os.close(reporter)
+        listener = _Listener(output)
+        if not cut:
+            listener.start()
         with os.fdopen(control, "rb", buffering=0) as events:
             pid = int.from_bytes(events.read(4), "little")
             changes, reached = _followed(events, pid, change, None if seconds is None else began + seconds)
             if reached:
                 _cut(cut, connection, pid, output)
-        said, spent, status = _ended(connection, pid, output, began)
+        if cut:
+            listener.start()
+        said, spent, status = _ended(connection, pid, listener, began)
         result = {} if reached else _result(said)
         return {
             "cut": reached,
@@ -277,6 +283,20 @@ class _Counter:
             signal.pause()
 
 
+class _Listener(threading.Thread):
+    """Reads what a module prints, while it runs unless it is cut: a pipe does not hold the result for many services."""
+
+    def __init__(self, output: int) -> None:
+        super().__init__()
+        self._output = output
+        self.printed = b""
+
+    def run(self) -> None:
+        """Read until the module ends."""
+        with contextlib.suppress(OSError), os.fdopen(self._output, "rb") as stream:
+            self.printed = stream.read()
+
+
 def _is_prepared(path: str, entry: t.Any) -> bool:
     """Whether this was going to take the place of something, or had it: no program looks under such a name."""
     return bool(entry) and any(name.startswith(".") and name.endswith(".preload-jemalloc") for name in path.split("/"))
@@ -306,16 +326,14 @@ def _followed(events: t.IO[bytes], pid: int, change: int | None, until: float | 
     return changes, reached
 
 
-def _ended(connection: int, pid: int, output: int, began: float) -> tuple[str, float, int]:
+def _ended(connection: int, pid: int, listener: _Listener, began: float) -> tuple[str, float, int]:
     """Wait for the end of a module and its connection; return what it said, the seconds it took and its exit status."""
-    printed = b""
-    with contextlib.suppress(OSError), os.fdopen(output, "rb") as stream:
-        printed = stream.read()
+    listener.join()
     spent = time.monotonic() - began
     status = os.waitstatus_to_exitcode(os.waitpid(connection, 0)[1])
     while os.path.exists(f"/proc/{pid}"):
         time.sleep(0.001)
-    return printed.decode("utf-8", "replace"), spent, status
+    return listener.printed.decode("utf-8", "replace"), spent, status
 
 
 def _result(said: str) -> dict[str, t.Any]:

@@ -121,12 +121,12 @@ class Answer(t.NamedTuple):
 
 
 class Host:
-    """A container, by the driver that runs in it."""
+    """A container, by the driver that runs in it; options are more of those that podman takes."""
 
-    def __init__(self, files: Path) -> None:
+    def __init__(self, files: Path, name: str = "faults", options: t.Sequence[str] = ()) -> None:
         self._files = files
         self._environment = {**os.environ, "CONTAINERS_CONF": str(ROOT / ".ci" / "containers.conf")}
-        self._name = f"preload-jemalloc-faults-{os.getpid()}"
+        self._name = f"preload-jemalloc-{name}-{os.getpid()}"
         image = self._podman(str(ROOT / ".ci" / "build-image"), IMAGE).splitlines()[-1]
         volumes = {
             ROOT: f"{LAB}/ansible_collections/preload/jemalloc",
@@ -138,6 +138,7 @@ class Host:
             # what root of a real host may do: read the maps of any process, have services with a view of their own
             *("--cap-add=SYS_PTRACE,SYS_ADMIN", "--systemd=always", f"--env=PYTHONPATH={LAB}"),
             *(f"--volume={source}:{target}:ro" for source, target in volumes.items()),
+            *options,
             *(image, "/sbin/init"),
         )
         # systemctl fails as long as there is no systemd to ask

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.checkout import ROOT
@@ -21,8 +21,8 @@ from tests.conftest import Run
 
 NETWORK, SUBNET = "preload-jemalloc-fleet", "10.79.1"
 
-#: The C libraries of these differ: glibc 2.31, 2.36, 2.41. The first host has the newest, as nobody sorts a fleet.
-SUITES = ("trixie", "bookworm", "bullseye")
+#: The C libraries of these differ: glibc 2.31, 2.36, 2.41. The first host has the oldest, so it builds for all.
+SUITES = ("bullseye", "bookworm", "trixie")
 
 #: A host that is gone is noticed after some seconds, not after the minutes that TCP takes.
 SSH = (
@@ -39,11 +39,12 @@ class Fleet:
     directory: Path
     hosts: tuple[str, ...] = ()
     suites: dict[str, str] = field(default_factory=dict)
+    listing: str = "hosts.json"
 
     @property
     def inventory(self) -> Path:
         """The inventory file."""
-        return self.directory / "hosts.json"
+        return self.directory / self.listing
 
     @property
     def cache(self) -> Path:
@@ -52,8 +53,18 @@ class Fleet:
 
     @property
     def oldest(self) -> str:
-        """The host with the oldest C library, which builds for all."""
-        return next(host for host in self.hosts if self.suites[host] == SUITES[-1])
+        """The host with the oldest C library, which builds for all as the first one."""
+        return next(host for host in self.hosts if self.suites[host] == SUITES[0])
+
+    def ordered(self, *hosts: str, **groups: t.Sequence[str]) -> Fleet:
+        """Return the fleet with an inventory that lists these hosts in this order, and these groups."""
+        inventory = json.loads(self.inventory.read_text())
+        known = inventory["all"]["hosts"]
+        inventory["all"]["hosts"] = {host: known[host] for host in hosts}
+        inventory["all"]["children"] = {name: {"hosts": dict.fromkeys(group)} for name, group in groups.items()}
+        made = replace(self, hosts=hosts, listing=f"{'-'.join([*hosts, *groups])}.json")
+        made.inventory.write_text(json.dumps(inventory))
+        return made
 
     def variables(self) -> dict[str, t.Any]:
         """Return what all hosts have in common."""
@@ -90,23 +101,30 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(run: Run, directory: Path, suites: t.Sequence[str]) -> t.Iterator[Fleet]:
-    """Start a container for each of these Debian releases."""
-    made = Fleet(run, directory, tuple(f"fleet{number:02}" for number in range(1, len(suites) + 1)))
+def fleet(
+    run: Run,
+    directory: Path,
+    suites: t.Sequence[str],
+    name: str = "fleet",
+    network: str = NETWORK,
+    subnet: str = SUBNET,
+) -> t.Iterator[Fleet]:
+    """Start a container for each of these Debian releases, in a network of their own."""
+    made = Fleet(run, directory, tuple(f"{name}{number:02}" for number in range(1, len(suites) + 1)))
     made.suites = dict(zip(made.hosts, suites))
     images = {suite: run(str(ROOT / ".ci" / "build-image"), suite).splitlines()[-1] for suite in sorted(set(suites))}
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / "key"))
     remove = ("podman", "rm", "--force", "--ignore", "--time=0", *made.hosts)
     run(*remove)
-    run("podman", "network", "rm", "--force", NETWORK)
-    run("podman", "network", "create", "--subnet", f"{SUBNET}.0/24", NETWORK)
+    run("podman", "network", "rm", "--force", network)
+    run("podman", "network", "create", "--subnet", f"{subnet}.0/24", network)
     try:
         inventory: dict[str, t.Any] = {"all": {"vars": made.variables(), "hosts": {}}}
         for number, (host, suite) in enumerate(made.suites.items(), 11):
-            address = f"{SUBNET}.{number}"
+            address = f"{subnet}.{number}"
             inventory["all"]["hosts"][host] = {"ansible_host": address}
             run(
-                *("podman", "run", "--detach", f"--name={host}", f"--hostname={host}", f"--network={NETWORK}"),
+                *("podman", "run", "--detach", f"--name={host}", f"--hostname={host}", f"--network={network}"),
                 *(f"--ip={address}", "--systemd=always", "--cap-add=SYS_PTRACE,NET_ADMIN,SYS_ADMIN"),
                 f"--volume={directory}/key.pub:/root/.ssh/authorized_keys:ro",
                 *(images[suite], "/sbin/init"),
@@ -117,7 +135,7 @@ def fleet(run: Run, directory: Path, suites: t.Sequence[str]) -> t.Iterator[Flee
         yield made
     finally:
         run(*remove)
-        run("podman", "network", "rm", "--force", NETWORK)
+        run("podman", "network", "rm", "--force", network)
 
 
 def mapped(fleet: Fleet, host: str, service: str) -> set[str]:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import typing as t
 
-from tests.fleet.lab import Fleet, mapped, serving
+from tests.fleet.lab import SUITES, Fleet, mapped, serving
 
 LIBRARY = "/opt/jemalloc/9.9.9/lib/libjemalloc.so.2"
 
@@ -31,6 +31,30 @@ def test_a_host_that_builds_for_others(clean: Fleet, tarball: t.Callable[[str], 
     assert {receipt["method"] for receipt in fleet.receipts("9.9.9", others).values()} == {"bundle"}
     assert {host: mapped(fleet, host, "cron") for host in others} == {host: {LIBRARY} for host in others}
     assert fleet.shell(fleet.oldest, "ls -d /opt/jemalloc*").split() == ["/opt/jemalloc-build"]
+    again = fleet.play("site", **wanted)
+    assert re.findall(r"changed=(\d+)", again) == ["0"] * len(others)
+
+
+def test_a_group_of_hosts_that_build(clean: Fleet, tarball: t.Callable[[str], tuple[str, str]]) -> None:
+    newest = next(host for host in clean.hosts if clean.suites[host] == SUITES[-1])
+    others = [host for host in clean.hosts if host not in (newest, clean.oldest)]
+    fleet = clean.ordered(*others, newest, clean.oldest, builders=[newest, clean.oldest])
+    path, checksum = tarball("9.9.9")
+    for host in (newest, clean.oldest):
+        fleet.run("podman", "cp", path, f"{host}:/root/")
+    wanted: dict[str, t.Any] = {
+        "jemalloc_hosts": ":".join(others),
+        "jemalloc_build_host": "builders",
+        "jemalloc_version": "9.9.9",
+        "jemalloc_checksum": checksum,
+        "jemalloc_origins": ["/root"],
+    }
+    predicted = fleet.play("site", "--check", **wanted)
+    printed = fleet.play("site", **wanted)
+    assert {receipt["builder"] for receipt in fleet.receipts("9.9.9", others).values()} == {newest}
+    assert re.findall(r"changed=(\d+)", predicted) == re.findall(r"changed=(\d+)", printed)
+    assert printed.count(": building jemalloc 9.9.9 for x86_64-glibc on ") == 1
+    assert fleet.shell(clean.oldest, "ls -d /opt/jemalloc* || true").startswith("ls: ")
     again = fleet.play("site", **wanted)
     assert re.findall(r"changed=(\d+)", again) == ["0"] * len(others)
 

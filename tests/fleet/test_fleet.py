@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import typing as t
+from pathlib import Path
 
 import pytest
 
-from tests.fleet.lab import Fleet, Sources, mapped, start, wait_until
+from tests.fleet.lab import SUITES, Fleet, Sources, mapped, serving, start, wait_until
 
 Tarball = t.Callable[[str], tuple[str, str]]
 
@@ -30,7 +32,7 @@ def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
     receipts = fleet.receipts("5.3.0", fleet.hosts)
     built = [host for host, receipt in receipts.items() if receipt["method"] == "source"]
     assert sources.asked == ["/jemalloc-5.3.0.tar.bz2"]
-    assert [fleet.suites[host] for host in built] == ["bullseye"]
+    assert built == [fleet.oldest] == [fleet.hosts[0]]
     assert {receipt["method"] for host, receipt in receipts.items() if host not in built} == {"bundle"}
     assert len({receipt["library_sha256"] for receipt in receipts.values()}) == 1
     compilers = [host for host in fleet.hosts if fleet.shell(host, "command -v gcc || true")]
@@ -46,11 +48,34 @@ def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
         f"{others[0]}..{others[-1]} ({len(others)} hosts): waiting for that build",
     ]
     assert re.fullmatch(rf"{built[0]}: built jemalloc 5.3.0 in \d+ s", said[3])
-    assert sorted(said[4:]) == [f"{host}: installing jemalloc 5.3.0 as built on {built[0]}" for host in others]
+    assert sorted(said[4:]) == [f"{host}: installing jemalloc 5.3.0, built on {built[0]}" for host in others]
+    assert {receipt.get("builder") for host, receipt in receipts.items() if host not in built} == {built[0]}
     again = fleet.play("site", **wanted)
     assert re.findall(r"changed=(\d+)", again) == ["0"] * len(fleet.hosts)
     assert not re.search(r"^fleet\d+: ", again, re.MULTILINE)
     assert sources.asked == ["/jemalloc-5.3.0.tar.bz2"]
+
+
+def test_a_mixed_fleet_with_the_newest_first(clean: Fleet, tarball: Tarball) -> None:
+    newest_first = tuple(sorted(clean.hosts, key=lambda host: (-SUITES.index(clean.suites[host]), host)))
+    fleet = clean.ordered(*newest_first)
+    path, checksum = tarball("9.9.9")
+    with serving(Path(path).parent) as server:
+        printed = fleet.play(
+            "site", jemalloc_version="9.9.9", jemalloc_checksum=checksum, jemalloc_origins=[server.address]
+        )
+        assert server.asked == ["/jemalloc-9.9.9.tar.bz2"]
+    first = {suite: next(host for host in newest_first if fleet.suites[host] == suite) for suite in SUITES}
+    builders = [first[suite] for suite in reversed(SUITES)]
+    receipts = fleet.receipts("9.9.9", fleet.hosts)
+    assert [host for host, receipt in receipts.items() if receipt["method"] == "source"] == builders
+    taken = {host: receipt["builder"] for host, receipt in receipts.items() if receipt["method"] == "bundle"}
+    assert taken == {host: first[fleet.suites[host]] for host in newest_first if host not in builders}
+    assert sorted(re.findall(r"building jemalloc 9.9.9 for x86_64-glibc \((\d) of 3\)", printed)) == ["1", "2", "3"]
+    entries = json.loads((fleet.cache / "index.json").read_text())
+    assert sorted(entry["builder"] for entry in entries) == sorted(builders)
+    again = fleet.play("site", jemalloc_version="9.9.9", jemalloc_checksum=checksum, jemalloc_origins=[server.address])
+    assert re.findall(r"changed=(\d+)", again) == ["0"] * len(fleet.hosts)
 
 
 @pytest.fixture

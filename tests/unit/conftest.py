@@ -16,6 +16,7 @@ import typing as t
 import pytest
 from ansible.module_utils.common import warnings
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _download as download
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install_util
 
@@ -32,6 +33,7 @@ def _harmless(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "_global_warnings", {})
     monkeypatch.setattr(install_util, "LOGS", (str(tmp_path),))
     monkeypatch.setattr(download, "PAUSES", (0, 0))
+    monkeypatch.setattr(changes, "LOCK", f"{tmp_path}/preload-jemalloc.lock")
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import pathlib
 import typing as t
 
 import pytest
 
 from tests.unit.conftest import serving
+from tests.unit.plugins.action.plays import Play
 from tests.unit.plugins.action.releases import Handler
 
 
@@ -18,3 +20,9 @@ def server() -> t.Iterator[str]:
     """Such a server; its address."""
     with serving(Handler) as address:
         yield address
+
+
+@pytest.fixture
+def play(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """A play of the action jemalloc."""
+    return Play(tmp_path, monkeypatch)

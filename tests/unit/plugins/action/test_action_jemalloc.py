@@ -5,105 +5,21 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import hashlib
-import os
-import pathlib
 import shutil
 import time
 import typing as t
-from unittest import mock
 
 import pytest
-from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
-from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
+from tests.unit import packed
+from tests.unit.plugins.action.plays import BUNDLE, MISSING, Play
 from tests.unit.plugins.action.releases import ANSWERS, D, Handler
-
-S = "5" * 64
-MISSING: t.Dict[str, t.Any] = {
-    "version": "5.3.1",
-    "checksum": None,
-    "sources": [catalogue.RELEASES["5.3.1"].sha256],
-    "options": {"cxx": False, "prof": False, "lg_page": None},
-    "archives": [],
-    "architecture": "x86_64",
-    "libc": "glibc",
-    "libc_version": "2.36",
-    "lg_page": 12,
-}
-RECEIPT = {
-    "release": "5.3.1",
-    "source": {"sha256": MISSING["sources"][0]},
-    "platform": {"architecture": "x86_64", "libc": "glibc", "libc_lowest": "2.34", "lg_page": 12},
-    "options": MISSING["options"],
-}
-THERE = {"changed": False, "missing": None, "version": "5.3.1", "built": None}
-
-
-class Play:
-    """A play of the action over hosts: what each module call got, in their order, and what was said."""
-
-    def __init__(self, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Make a controller whose directories are below this one."""
-        self.directory = directory
-        self.calls: t.List[t.Tuple[str, str, t.Dict[str, t.Any]]] = []
-        self.said: t.List[str] = []
-        self.installed: t.Set[str] = set()
-        self.answers: t.Dict[str, t.Dict[str, t.Any]] = {}
-        (directory / "run").mkdir()
-        monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
-        monkeypatch.setattr(action._DISPLAY, "display", lambda words, **_more: self.said.append(words))
-        monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
-
-    def run(self, name: str, _check: bool = False, _delegate: str = "", **arguments: t.Any) -> t.Dict[str, t.Any]:
-        """Run the action for a host."""
-        cache = str(self.directory / "cache")
-        task = mock.MagicMock(args={"cache": cache, **arguments}, async_val=0, check_mode=_check)
-        task.delegate_to = _delegate or None
-        plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
-
-        def execute(module_name: str, module_args: t.Dict[str, t.Any], task_vars: t.Any) -> t.Dict[str, t.Any]:
-            leaf = module_name.rpartition(".")[2]
-            self.calls.append((name, leaf, dict(module_args)))
-            if leaf == "jemalloc_bundle":
-                content = base64.b64encode(b"bundle").decode("ascii")
-                return {"changed": False, "content": content, "receipt": RECEIPT, **self.answers.get("bundle", {})}
-            if name in self.installed:
-                return dict(THERE)
-            if module_args["build"] == "never":
-                return {**THERE, "built": "5.3.1", "missing": MISSING}
-            if not _check and not self.answers.get(name):
-                self.installed.add(_delegate or name)
-            return {**THERE, "changed": True, "built": "5.3.1", **self.answers.get(name, {})}
-
-        plugin._execute_module = execute
-        plugin._make_tmp_path = lambda: "/tmp/x"
-        plugin._connection._shell.tmpdir = None
-        plugin._connection._shell.join_path = os.path.join
-        plugin._transfer_file = mock.MagicMock()
-        plugin._fixup_perms2 = mock.MagicMock()
-        return dict(plugin.run(task_vars={"inventory_hostname": name}))
-
-    def builds(self) -> t.List[str]:
-        """Return the hosts that were told to build."""
-        return [
-            name
-            for name, leaf, arguments in self.calls
-            if (leaf, arguments.get("build")) == ("jemalloc", "now")
-            and (arguments.get("pushed") or {}).get("kind") != "bundle"
-        ]
-
-
-@pytest.fixture
-def play(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Such a play."""
-    return Play(tmp_path, monkeypatch)
 
 
 def test_a_host_that_lacks_nothing_is_asked_once(play: Play) -> None:
@@ -115,42 +31,19 @@ def test_a_host_that_lacks_nothing_is_asked_once(play: Play) -> None:
 
 
 def test_the_first_one_builds_and_the_next_one_gets_its_bundle(play: Play) -> None:
-    assert play.run("web1")["changed"]
+    assert play.run("web1")["builder"] == "web1"
     assert play.run("web2")["changed"]
     assert play.builds() == ["web1"]
     pushed = play.calls[-1][2]["pushed"]
     assert pushed == {
         "kind": "bundle",
         "path": f"/tmp/x/{pushed['sha256']}",
-        "sha256": hashlib.sha256(b"bundle").hexdigest(),
+        "sha256": hashlib.sha256(BUNDLE).hexdigest(),
         "origin": "the controller's cache, built on web1",
+        "builder": "web1",
     }
     assert play.said[0] == "web1: building jemalloc 5.3.1 for x86_64-glibc (1 of 1)"
-    assert play.said[-1] == "web2: installing jemalloc 5.3.1 as built on web1"
-
-
-def test_only_the_chosen_one_builds(play: Play) -> None:
-    for name in ("web1", "web2", "web3"):
-        looked = play.run(name, build="never")
-        assert (looked["changed"], looked["missing"]) == (False, MISSING)
-    for check in (True, False):
-        built = [play.run(name, check, build="chosen", missing=MISSING)["changed"] for name in ("web2", "web1", "web3")]
-        assert built == [False, True, False]
-    assert "web2, web3: waiting for that build" in play.said
-    assert play.builds() == ["web1", "web1"]  # the first of which was in check mode
-    calls = len(play.calls)
-    assert [play.run(name, missing=MISSING)["changed"] for name in ("web2", "web3")] == [True, True]
-    assert len(play.calls) == calls + 2
-
-
-def test_another_one_takes_over(play: Play) -> None:
-    for name in ("web1", "web2"):
-        play.run(name, build="never")
-    play.answers["web1"] = {"failed": True, "msg": "It burns."}
-    assert play.run("web1", build="chosen", missing=MISSING)["msg"] == "It burns."
-    assert not play.run("web2", build="chosen", missing=MISSING)["changed"]
-    assert play.run("web2", missing=MISSING)["changed"]
-    assert play.builds() == ["web1", "web2"]
+    assert play.said[-1] == "web2: installing jemalloc 5.3.1, built on web1"
 
 
 def test_check_mode_says_what_a_run_does(play: Play) -> None:
@@ -163,52 +56,30 @@ def test_check_mode_says_what_a_run_does(play: Play) -> None:
     assert play.builds() == ["web1", "web1"]
 
 
-def test_a_host_that_builds_for_others(play: Play) -> None:
-    play.run("web1", build="never")
-    given: t.Dict[str, t.Any] = {"build": "chosen", "missing": MISSING, "method": "source", "prefix": "/opt/x"}
-    assert play.run("web1", _delegate="builder", **given)["changed"]
-    assert "web1: building jemalloc 5.3.1 for x86_64-glibc on builder (1 of 1)" in play.said
-    result = play.run("web1", method="bundle", missing=MISSING)
-    assert result["changed"]
-    assert play.calls[-1][2]["pushed"]["origin"] == "the controller's cache, built on builder"
-
-
-def test_a_host_waits_for_another_one_that_builds(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, need = caching.Cache(str(play.directory / "cache"), 1), caching.need_of(MISSING)
-    other = contextlib.ExitStack()
-    other.enter_context(cache.lock(need.key, "web1"))
-
-    def display(words: str, **_more: t.Any) -> None:
-        play.said.append(words)
-        if "waiting" in words:
-            cache.add(b"bundle", RECEIPT, "web1")
-            other.close()
-
-    monkeypatch.setattr(action._DISPLAY, "display", display)
-    assert play.run("web2")["changed"]
-    assert play.builds() == []
-    assert play.said == [
-        "web2: waiting for jemalloc 5.3.1 for x86_64-glibc, which web1 builds",
-        "web2: installing jemalloc 5.3.1 as built on web1",
-    ]
-
-
 def test_a_bundle_of_a_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     def find(address: str, _checksum: str, _need: t.Any, cache: caching.Cache, _progress: t.Any) -> None:
         assert address == "http://mirror.example"
-        cache.add(b"bundle", RECEIPT, "far")
+        cache.add(BUNDLE, "http://mirror.example", origin=caching.MIRROR)
 
     monkeypatch.setattr(mirror, "find", find)
     assert play.run("web1", cache_mirror="http://mirror.example", cache_mirror_checksum=f"sha256:{D}")["changed"]
-    assert (play.builds(), play.said) == ([], ["web1: installing jemalloc 5.3.1 as built on far"])
+    assert play.builds() == []
+    assert play.said == ["web1: installing jemalloc 5.3.1, from the mirror http://mirror.example"]
 
 
 def test_what_was_installed_meanwhile_is_kept_for_the_others_too(play: Play) -> None:
-    play.answers["web1"] = {"changed": False, "built": None}
+    play.answers["web1"] = {"build": {"changed": False, "built": None}}
     assert not play.run("web1")["changed"]
     assert play.said == ["web1: building jemalloc 5.3.1 for x86_64-glibc (1 of 1)"]
     assert play.run("web2")["changed"]
     assert play.builds() == ["web1"]
+
+
+def test_another_build_from_before_is_no_failure_and_for_nobody_else(play: Play) -> None:
+    play.answers["web1"] = {"build": {"built": None}, "bundle": packed.bundle(source={"sha256": "7" * 64})}
+    assert not play.run("web1").get("failed")
+    assert play.run("web2")["changed"]
+    assert play.builds() == ["web1", "web2"]
 
 
 def test_method_bundle_never_builds(play: Play) -> None:
@@ -216,12 +87,16 @@ def test_method_bundle_never_builds(play: Play) -> None:
     assert result["failed"]
     assert result["msg"] == (
         f"method: no bundle in the controller's cache {play.directory}/cache is jemalloc 5.3.1 for x86_64-glibc that "
-        "runs with glibc 2.36; it has none of that release. Build one on a host with as old a C library "
-        "(preload.jemalloc.bundle), or use method: auto."
+        "runs with glibc 2.36; it has none of that release. Build one on a host with as old a C library that is named "
+        "as jemalloc_build_host or stands before this one in the inventory (preload.jemalloc.bundle), or use method: "
+        "auto."
     )
     play.run("web2")
+    assert (
+        "it has glibc 2.34 (built on web2, which this host does not trust)." in play.run("web1", method="bundle")["msg"]
+    )
     old = {**MISSING, "libc_version": "2.31"}
-    assert "it has glibc 2.34 (built on web2)." in play.run("web1", method="bundle", missing=old)["msg"]
+    assert "it has glibc 2.34 (built on web2)." in play.run("web3", method="bundle", missing=old)["msg"]
 
 
 def test_method_source_builds_everywhere(play: Play) -> None:
@@ -231,7 +106,7 @@ def test_method_source_builds_everywhere(play: Play) -> None:
 
 
 def test_what_is_built_but_cannot_be_packed(play: Play) -> None:
-    play.answers["bundle"] = {"failed": True, "msg": "The disk is full."}
+    play.answers["packed"] = {"failed": True, "msg": "The disk is full."}
     assert play.run("web1")["msg"] == "Built, but not packed: The disk is full."
 
 
@@ -239,8 +114,8 @@ def test_what_is_built_but_cannot_be_packed(play: Play) -> None:
     ("arguments", "message"),
     [
         ({"cache_size": "much"}, "cache_size: 'much' is not a number of MiB."),
-        ({"missing": {"version": 1}}, "missing: this is not what the module jemalloc returned as missing;"),
         ({"cache_mirror": "ftp://x"}, "cache_mirror: 'ftp://x' is neither an http:// nor an https:// address."),
+        ({"build_host": "web2", "build_shared": False}, "build_shared: false keeps each build to its host, so no host"),
         ({"cache": "/proc/x"}, "cache: /proc/x: No such file or directory; name a path that the controller can"),
     ],
 )
@@ -252,13 +127,15 @@ def test_arguments_that_do_not_do(play: Play, arguments: t.Dict[str, t.Any], mes
 
 def source_of(play: Play, origin: str) -> t.Any:
     """Return what a build was given as its source."""
-    play.run("web1", origins=[origin], checksum=f"sha256:{hashlib.sha256(b'source').hexdigest()}")
+    digest = hashlib.sha256(b"source").hexdigest()
+    play.needs["web1"] = {"checksum": f"sha256:{digest}", "sources": [digest]}
+    play.answers["web1"] = {"bundle": packed.bundle(source={"sha256": digest})}
+    play.run("web1", origins=[origin], checksum=f"sha256:{digest}")
     return next(arguments.get("pushed") for _name, _leaf, arguments in play.calls if arguments.get("build") == "now")
 
 
-def test_the_source_is_brought(play: Play, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_is_brought(play: Play, server: str) -> None:
     digest = hashlib.sha256(b"source").hexdigest()
-    monkeypatch.setitem(MISSING, "sources", [digest])
     ANSWERS["source.tar.bz2"] = b"source"
     Handler.asked.clear()
     pushed = source_of(play, f"{server}/source.tar.bz2")
@@ -313,10 +190,9 @@ def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:
     assert play.calls[0][2]["version"] == "5.9.0"
     result = play.run("web1", version="5.1.0", latest=True)
     assert result["msg"] == "latest: it excludes version and checksum; leave out the one or the other."
-    missing = {**MISSING, "checksum": f"sha256:{S}"}
-    found = action.with_missing({"latest": True, "missing": missing, "keep": 1})
-    assert found == {"latest": False, "missing": missing, "keep": 1, "version": "5.3.1", "checksum": f"sha256:{S}"}
-    assert action.with_missing({"latest": True}) == {"latest": True}
+    missing = {**MISSING, "version": "5.9.0", "checksum": f"sha256:{D}", "sources": [D]}
+    wanted: t.Dict[str, t.Any] = {"latest": True, "latest_url": f"{server}/new", "build": "chosen", "missing": missing}
+    assert play.run("web2", **wanted)["version"] == "5.9.0"
 
 
 def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> None:
@@ -325,3 +201,13 @@ def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> No
     assert play.calls[0][2]["scopes"] == {"host": True, "texts": rendering.render("/opt/jemalloc", host=True)}
     play.run("web1", scopes="host=true")  # no mapping; what it is, is for the module to say
     assert play.calls[1][2]["scopes"] == "host=true"
+
+
+def test_a_full_disk_of_the_controller(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: t.Any) -> t.NoReturn:
+        raise OSError(28, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr(downloading, "download", full)
+    result = play.run("web1")
+    assert (result["failed"], play.builds()) == (True, [])
+    assert result["msg"] == "On the controller: /tmp/x: No space left on device; make room there."

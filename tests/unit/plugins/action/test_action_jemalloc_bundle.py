@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import pathlib
 import typing as t
@@ -14,6 +13,7 @@ from unittest import mock
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_bundle as action
+from tests.unit import packed
 
 
 def listed(name: str, data: bytes) -> str:
@@ -41,23 +41,22 @@ def test_keep(tmp_path: pathlib.Path) -> None:
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, dist: pathlib.Path, done: t.Dict[str, t.Any], check: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    dist: pathlib.Path,
+    done: t.Dict[str, t.Any],
+    check: bool = False,
+    **arguments: t.Any,
 ) -> t.Dict[str, t.Any]:
     """Run the action with a module that answers so."""
     monkeypatch.setattr(action.ActionModule, "_execute_module", lambda _self, **_arguments: dict(done))
-    task = mock.MagicMock(args={"dist": str(dist), "cache": str(dist.parent / "cache")}, async_val=0, check_mode=check)
+    given = {"dist": str(dist), "cache": str(dist.parent / "cache"), **arguments}
+    task = mock.MagicMock(args=given, async_val=0, check_mode=check, delegate_to=None)
     plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
-    return dict(plugin.run(task_vars={}))
+    return dict(plugin.run(task_vars={"inventory_hostname": "web1"}))
 
 
-PACKED = {
-    "changed": False,
-    "version": "5.3.1",
-    "platform": "x86_64-musl",
-    "receipt": {"release": "5.3.1", "source": {}, "platform": {}, "options": {}},
-    "sha256": hashlib.sha256(b"data").hexdigest(),
-    "content": base64.b64encode(b"data").decode("ascii"),
-}
+DATA = packed.bundle(platform=packed.platform(libc="musl", libc_lowest=""))
+PACKED = packed.answer(DATA)
 
 
 def test_the_action(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +64,7 @@ def test_the_action(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> 
         result = run(monkeypatch, tmp_path, PACKED)
         assert (result["changed"], "content" in result) == (changed, False)
         assert pathlib.Path(result["path"]) == tmp_path / "x86_64-musl" / "jemalloc-5.3.1.tar.gz"
-        assert pathlib.Path(result["path"]).read_bytes() == b"data"
+        assert pathlib.Path(result["path"]).read_bytes() == DATA
 
 
 def test_the_module_failed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +94,43 @@ def test_the_cache_is_a_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     assert result["failed"]
     assert result["msg"].startswith(f"cache: {tmp_path}/cache/sources: Not a directory; name a path")
     assert not (tmp_path / "dist").exists()
+
+
+REFUSED = "web1: the answer of its module jemalloc_bundle is refused, "
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({"platform": "../victim/newdir"}, "platform is not of the form that it has to have"),
+        ({"platform": "/srv/victim"}, "platform is not of the form that it has to have"),
+        ({"platform": "x86_64-glibc2.34"}, "platform is not that of the bundle in content"),
+        ({"version": "../../5.3.1"}, "version is not of the form that it has to have"),
+        ({"version": "5.3.0"}, "version is not that of the bundle in content"),
+        ({"sha256": "0" * 64}, "sha256 is not that of the bundle in content"),
+        ({"receipt": packed.answer(packed.bundle())["receipt"]}, "receipt is not that of the bundle in content"),
+        ({"receipt": {}}, "receipt is not that of the bundle in content"),
+        ({"content": None}, "content is no text for at most 16 MiB"),
+        ({"content": "\x1b[2J"}, "content is not in Base64"),
+        ({"content": "é"}, "content is not in Base64"),
+        (
+            {"content": ""},
+            "content is no bundle of this collection (The bundle is refused: it is not packed by bzip2, ",
+        ),
+        ({"changed": "yes"}, "changed is not of the form that it has to have"),
+    ],
+)
+def test_an_answer_that_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, change: t.Dict[str, t.Any], wrong: str
+) -> None:
+    result = run(monkeypatch, tmp_path / "dist", {**PACKED, **change})
+    assert (result["failed"], set(result)) == (True, {"failed", "msg"})
+    assert result["msg"].startswith(f"{REFUSED}{wrong}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_of_another_release_than_asked_for(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, tmp_path / "dist", PACKED, version="5.3.0")
+    assert result["msg"].startswith(f"{REFUSED}version is not what this task asks for. Nothing of it was used. ")
+    assert list(tmp_path.iterdir()) == []
+    assert run(monkeypatch, tmp_path / "dist", PACKED, version="5.3.1")["changed"]

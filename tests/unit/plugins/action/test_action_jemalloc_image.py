@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import pathlib
@@ -18,27 +17,12 @@ from ansible import constants
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as base
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_image as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from tests.unit import packed
 
-SOURCE = catalogue.RELEASES["5.3.1"].sha256
-OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
-MISSING: t.Dict[str, t.Any] = {
-    "version": "5.3.1",
-    "checksum": None,
-    "sources": [SOURCE],
-    "options": OPTIONS,
-    "archives": [],
-    "architecture": "x86_64",
-    "libc": "musl",
-    "libc_version": "",
-    "lg_page": 12,
-}
-RECEIPT = {
-    "release": "5.3.1",
-    "source": {"sha256": SOURCE},
-    "platform": {"architecture": "x86_64", "libc": "musl", "libc_lowest": "", "lg_page": 12},
-    "options": OPTIONS,
-}
-BUILT = {"content": base64.b64encode(b"bundle").decode("ascii"), "receipt": RECEIPT}
+MISSING = packed.missing(libc="musl", libc_version="")
+BUNDLE = packed.bundle(platform=packed.platform(libc="musl", libc_lowest=""))
+ANSWER = packed.answer(BUNDLE)
+BUILT = {"content": ANSWER["content"], "receipt": ANSWER["receipt"]}
 
 
 class Play:
@@ -78,7 +62,7 @@ class Play:
         plugin._connection._shell.join_path = os.path.join
         plugin._transfer_file = mock.MagicMock()
         plugin._fixup_perms2 = mock.MagicMock()
-        return dict(plugin.run(task_vars={"inventory_hostname": "web"}))
+        return dict(plugin.run(task_vars={"inventory_hostname": "web", "groups": {"all": ["web"]}}))
 
 
 @pytest.fixture
@@ -94,9 +78,9 @@ def test_what_is_built_for_one_image_is_there_for_the_next(play: Play, check: bo
     assert not {"content", "receipt"} & set(first)
     assert "web: building jemalloc 5.3.1 for x86_64-musl (1 of 1)" in play.said
     play.said.clear()
-    assert play.run(check, tag="b") == {"changed": True, "built": None}
-    assert play.said == ([] if check else ["web: taking jemalloc 5.3.1 as built on web"])
-    digest = hashlib.sha256(b"bundle").hexdigest()
+    assert play.run(check, tag="b") == {"changed": True, "built": None, "builder": "web"}
+    assert play.said == ([] if check else ["web: taking jemalloc 5.3.1, built on web"])
+    digest = hashlib.sha256(BUNDLE).hexdigest()
     assert play.calls[-1] == {
         "tag": "b",
         "build": "now",
@@ -105,6 +89,7 @@ def test_what_is_built_for_one_image_is_there_for_the_next(play: Play, check: bo
             "path": f"/tmp/x/{digest}",
             "sha256": digest,
             "origin": "the controller's cache, built on web",
+            "builder": "web",
         },
     }
 

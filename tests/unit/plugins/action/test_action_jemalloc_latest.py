@@ -64,3 +64,10 @@ def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(latest, "HAS_REQUESTS", False)
     with pytest.raises(JemallocError, match="latest: the controller needs the Python package requests"):
         action.with_latest({"latest": True}, str(tmp_path))
+
+
+def test_an_address_with_a_password(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(JemallocError) as caught:
+        action.with_latest({"latest": True, "latest_url": "http://svc:s3cret@127.0.0.1:1/"}, str(tmp_path))
+    assert str(caught.value).startswith("latest_url: a URL holds a user name or password")
+    assert "s3cret" not in str(caught.value)

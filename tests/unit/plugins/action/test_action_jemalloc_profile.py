@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_profile as action
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _profiles as profiles
 
 
@@ -37,13 +38,32 @@ DONE: t.Dict[str, t.Any] = {
 }
 
 
+GRAPH = """digraph "ruby; 19.4 MB" {
+node [width=0.375,height=0.25];
+N1 [label="most\\n19.4 (100.0%)\\r",shape=box,fontsize=58.0];
+}
+"""
+WRONG: t.Dict[str, t.List[t.Any]] = {
+    "unit": ["..", "a/b", "", "a\n", 1],
+    "began": ["..", "2026-11-26", "2026-11-26T103000Z\n", 0],
+    "seconds": [float("nan"), -1, "60", None, True],
+    "version": ["5.3", None],
+    "early": ["\x1b[2J", None],
+    "processes": [{}, [1], [{"pid": 1}], [{"pid": "1", "program": "x"}]],
+    "top": [{}, [{"function": "\x1b", "mb": 1}], [{"function": "f", "mb": "1"}]],
+    "left_out": ["x", [1]],
+}
+
+
 @pytest.fixture
 def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., t.Dict[str, t.Any]]:
     """Run the action with a module that answers so."""
 
     def run_action(done: t.Dict[str, t.Any], check: bool = False, host: str = "web1") -> t.Dict[str, t.Any]:
         monkeypatch.setattr(action.ActionModule, "_execute_module", lambda _self, **_arguments: dict(done))
-        task = mock.MagicMock(args={"directory": str(tmp_path / "profile")}, async_val=0, check_mode=check)
+        task = mock.MagicMock(
+            args={"directory": str(tmp_path / "profile")}, async_val=0, check_mode=check, delegate_to=None
+        )
         plugin = action.ActionModule(task, mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), mock.MagicMock(), None)
         return dict(plugin.run(task_vars={"inventory_hostname": host}))
 
@@ -71,11 +91,11 @@ def test_check_mode_keeps_nothing(run: t.Callable[..., t.Dict[str, t.Any]], tmp_
 def test_pictures_are_drawn_here(
     run: t.Callable[..., t.Dict[str, t.Any]], program: t.Callable[[str, str], pathlib.Path]
 ) -> None:
-    program("dot", 'echo svg > "$3"')
-    result = run({**DONE, "contents": {"12.dot": pack("digraph")}})
+    program("dot", "echo svg")
+    result = run({**DONE, "contents": {"12.dot": pack(GRAPH)}})
     assert [pathlib.Path(path).name for path in result["files"]] == ["12.dot", "12.svg"]
     program("dot", "exit 1")
-    result = run({**DONE, "contents": {"12.dot": pack("digraph")}})
+    result = run({**DONE, "contents": {"12.dot": pack(GRAPH)}})
     assert result["left_out"] == ["Something.", "Pictures are left out, as dot fails with 12.dot: no word."]
 
 
@@ -85,18 +105,25 @@ def test_the_module_failed(run: t.Callable[..., t.Dict[str, t.Any]], tmp_path: p
     assert list(tmp_path.iterdir()) == []
 
 
+REFUSED = "web1: the answer of its module jemalloc_profile is refused, "
+
+
 def test_what_is_no_profile_is_refused(run: t.Callable[..., t.Dict[str, t.Any]], tmp_path: pathlib.Path) -> None:
     for name in ("../12.txt", "12.html", "/etc/passwd", ".txt", "12.txt\n", "a.txt"):
         result = run({**DONE, "contents": {"12.dot": pack("x"), name: pack("x")}})
-        assert (result["failed"], result["msg"]) == (
-            True,
-            f"The host sent a file {name!r}, which is none of a profile.",
-        )
+        assert set(result) == {"failed", "msg"}
+        assert result["msg"].startswith(f"{REFUSED}in its contents {name!r} is no file of a profile. Nothing of it")
+    assert run({**DONE, "contents": []})["msg"].startswith(f"{REFUSED}in its contents contents is no mapping")
+    for key, values in WRONG.items():
+        for value in values:
+            result = run({**DONE, key: value})
+            assert result["msg"].startswith(f"{REFUSED}{key} is not of the form that it has to have. "), (key, value)
+        result = run({name: each for name, each in DONE.items() if name != key})
+        assert result["msg"].startswith(f"{REFUSED}{key} is not of the form that it has to have. ")
     for part in ("..", "a/b", "", "a\n"):
-        for result in (run({**DONE, "unit": part}), run({**DONE, "began": part}), run(DONE, host=part)):
-            assert result["msg"] == (
-                f"directory: {part!r} cannot be the name of a directory; give the host another name."
-            )
+        assert run(DONE, host=part)["msg"] == answers.plain(
+            f"directory: {part!r} cannot be the name of a directory; give the host another name."
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _activate 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
-from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change
+from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change, Lock
 
 USER = 65533
 SERVICE = Change("/etc/systemd/system/a.service.d/x.conf", None, "")
@@ -102,6 +102,6 @@ def test_what_the_watchdog_writes_is_labelled(
     host, change = Host(), Change(places.list_path(), None, "/opt/jemalloc/current/lib/libjemalloc.so::\n")
     (tmp_path / "enforce").write_text("1")
     monkeypatch.setattr(labels, "_ENFORCE", str(tmp_path / "enforce"))
-    monkeypatch.setattr(activate, "watch", lambda change, _prefix: host.calls.append(["watch", change.path]))
-    activate.carry_out(t.cast(t.Any, host), [change], "/opt/jemalloc")
+    monkeypatch.setattr(activate, "watch", lambda change, _prefix, _lock: host.calls.append(["watch", change.path]))
+    activate.carry_out(t.cast(t.Any, host), [change], "/opt/jemalloc", Lock(0))
     assert host.calls == [["watch", change.path], ["restorecon", "-R", change.path]]

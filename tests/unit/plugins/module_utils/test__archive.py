@@ -305,3 +305,71 @@ def test_pack_can_be_unpacked(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.tar").write_bytes(archives.pack({"top/b": (b"2", True)}))
     assert archives.unpack(str(tmp_path / "a.tar"), str(tmp_path), "b") == str(tmp_path / "top")
     assert (tmp_path / "top" / "b").read_bytes() == b"2"
+
+
+def test_read_file(tmp_path: pathlib.Path) -> None:
+    members = {"j/a": (b"x" * 3_000_000, False), "j/empty": (b"", False), "j/receipt.json": (b"{}", False)}
+    packed = archives.pack(members)
+    assert archives.read_file(packed, "receipt.json", 2) == b"{}"
+    with pytest.raises(JemallocError, match=r"^its receipt\.json is larger than 0 KiB$"):
+        archives.read_file(packed, "receipt.json", 1)
+    with pytest.raises(JemallocError, match=r"^it cannot be unpacked, or holds no other\.json$"):
+        archives.read_file(packed, "other.json", 1)
+    with pytest.raises(JemallocError, match="it is not packed by bzip2, gzip or xz"):
+        archives.read_file(b"", "receipt.json", 1)
+    for cut in (1000, len(packed) // 2, 30):
+        with pytest.raises(JemallocError, match="it cannot be unpacked"):
+            archives.read_file(packed[:cut], "receipt.json", 2)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        SRC,
+        inside("x", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        inside("x" * 300),
+        inside("x", mtime=1.5),
+        inside("receipt.json", type=tarfile.GNUTYPE_SPARSE),
+    ],
+)
+def test_read_file_of_what_pack_does_not_write(tmp_path: pathlib.Path, member: Member) -> None:
+    packed = pathlib.Path(pack(tmp_path / "a.tar", [member, inside("receipt.json", content=b"{}")])).read_bytes()
+    with pytest.raises(JemallocError, match=r"^it holds something else than plain files$"):
+        archives.read_file(packed, "receipt.json", 2)
+
+
+def test_read_file_of_a_negative_size() -> None:
+    header = tarfile.TarInfo("j/x")
+    header.size = -512
+    packed = gzip.compress(header.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(JemallocError, match=r"^it holds something else than plain files$"):
+        archives.read_file(packed, "receipt.json", 2)
+
+
+def test_read_file_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = archives.pack({"j/a": (b"\0" * (3 << 20), False), "j/b": (b"", False), "j/receipt.json": (b"{}", False)})
+    for name, limit, message in (
+        ("MAX_UNPACKED", 2 << 20, "it unpacks to more than 2 MiB, too much for a release"),
+        ("MAX_MEMBERS", 2, "it holds more than 2 members, too much for a release"),
+        ("MAX_PACKED", len(bomb) - 1, "it is larger than 0 MiB, too much for a release"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(archives, name, limit)
+            with pytest.raises(JemallocError) as caught:
+                archives.read_file(bomb, "receipt.json", 2)
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")])
+def test_unpack_to_a_disk_that_does_not_take_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*_arguments: t.Any) -> t.NoReturn:
+        raise error
+
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(archives.pack({"jemalloc-5.3.1/configure": (b"x", True)}))
+    monkeypatch.setattr(archives, "_extract", fail)
+    with pytest.raises(type(error)) as caught:
+        archives.unpack(str(path), str(tmp_path), "configure")
+    assert caught.value.filename == str(tmp_path)

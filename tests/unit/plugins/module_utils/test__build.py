@@ -17,6 +17,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _build as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _sandbox as sandbox
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 ENVIRONMENT = [
     "/usr/bin/env",
@@ -229,8 +230,9 @@ def test_build(
         ["./configure", "--x=y"],
         ["make", f"-j{jobs}", f"DESTDIR={work}/root", "install_bin", "install_lib_shared"],
     ]
-    front = ["in", str(tmp_path.parents[1]), work, *ENVIRONMENT, f"TMPDIR={work}/tmp"]
-    assert run.calls == [([*front, *step], work, None) for step in steps]
+    front = ["in", str(tmp_path.parents[1]), work]
+    inside = [*ENVIRONMENT, f"TMPDIR={work}/tmp"]
+    assert run.calls == [([*front, *with_errors([*inside, *step])], work, None) for step in steps]
 
 
 def test_build_that_fails(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,27 +74,39 @@ def test_here() -> None:
     assert bool(here.libc_version) == (here.libc == "glibc")
 
 
-WHOLE = {
+DIGEST_OF_X = hashlib.sha256(b"x").hexdigest()
+WHOLE: t.Dict[str, t.Any] = {
     "format": 1,
-    "source": {"sha256": "a"},
-    "configure": [],
+    "source": {"sha256": "a" * 64},
+    "configure": ["--prefix=/build/5.3.1"],
     "home": "/build/5.3.1",
     **RECEIPT,
     "library": "libjemalloc.so.2",
-    "library_sha256": hashlib.sha256(b"x").hexdigest(),
-    "files": {"lib/libjemalloc.so.2": hashlib.sha256(b"x").hexdigest()},
+    "library_sha256": DIGEST_OF_X,
+    "files": {"lib/libjemalloc.so.2": DIGEST_OF_X},
 }
-NO_BUNDLES: t.List[t.Any] = [
-    "{",
-    "[]",
-    "null",
-    "{}",
-    {"format": 2},
-    {"files": {}},
-    {"files": []},
-    {"library_sha256": "b"},
-    {"library": "other.so"},
-]
+NOT_JSON = ["", "{", "[" * 100_000, '{"format": NaN}', f'{{"format": {"1" * 21}}}']
+#: What is wrong: the field as the message names it, and values of the name before its dot.
+WRONG: t.Dict[str, t.List[t.Any]] = {
+    "format": [2, "1", True, None, 1.0],
+    "release": ["5.3", "../5.3.1", "5.3.1\n", 5, ["5.3.1"]],
+    "library": ["other.so", "../libjemalloc.so.2", "libjemalloc.so.2/", None],
+    "library_sha256": ["b", "b" * 64, DIGEST_OF_X.upper(), 1],
+    "source": ["a", [], {"sha256": "a" * 64, "more": 1}],
+    "source.sha256": [{}, {"sha256": "a"}, {"sha256": ["a" * 64]}],
+    "platform": [[], None, {**MADE_FOR, "more": 1}],
+    "platform.libc": [{**MADE_FOR, "libc": "uclibc"}],
+    "platform.libc_lowest": [{**MADE_FOR, "libc_lowest": value} for value in ("2.x", 2.34, "2")],
+    "platform.architecture": [{**MADE_FOR, "architecture": value} for value in ("..", "", "\x1b[2J", 1)],
+    "platform.lg_page": [{**MADE_FOR, "lg_page": value} for value in ("12", 11, 19, 12.0, True, 1 << 60)],
+    "options": [[], {**OPTIONS, "more": 1}],
+    "options.cxx": [{**OPTIONS, "cxx": 0}],
+    "options.prof": [{**OPTIONS, "prof": "no"}],
+    "options.lg_page": [{**OPTIONS, "lg_page": value} for value in (15, "12", True, 12.0)],
+    "configure": ["x", {"x": 1}, ["\x1b"], ["x"] * 101, [1]],
+    "home": ["", "/", "5.3.1", "/b/../5.3.1", "/b/5.3.1/", "/b", "/b c/5.3.1", None],
+    "files": [[], {"/lib": DIGEST_OF_X}, {"a": "b"}, {"a/../b": DIGEST_OF_X}],
+}
 
 
 def packed(tmp_path: pathlib.Path, receipt: str) -> str:
@@ -106,28 +118,80 @@ def packed(tmp_path: pathlib.Path, receipt: str) -> str:
 
 
 def test_unpack(tmp_path: pathlib.Path) -> None:
-    tree, receipt = bundle.unpack(packed(tmp_path, json.dumps(WHOLE)), str(tmp_path))
-    assert receipt == WHOLE
+    path = packed(tmp_path, json.dumps({**WHOLE, "of a later version": "is dropped"}))
+    tree, receipt = bundle.unpack(path, str(tmp_path))
+    assert receipt == WHOLE == bundle.read_manifest(pathlib.Path(path).read_bytes())
     assert os.listdir(tree) == ["lib"]
 
 
-@pytest.mark.parametrize("missing", sorted(WHOLE))
-def test_unpack_of_a_receipt_that_lacks_something(tmp_path: pathlib.Path, missing: str) -> None:
-    path = packed(tmp_path, json.dumps({key: value for key, value in WHOLE.items() if key != missing}))
-    with pytest.raises(JemallocError, match="it is no bundle of this collection"):
-        bundle.unpack(path, str(tmp_path))
-
-
-@pytest.mark.parametrize("receipt", NO_BUNDLES)
-def test_unpack_of_what_is_no_bundle(tmp_path: pathlib.Path, receipt: t.Any) -> None:
-    path = packed(tmp_path, json.dumps({**WHOLE, **receipt}) if isinstance(receipt, dict) else receipt)
+def test_unpack_of_other_files_than_listed(tmp_path: pathlib.Path) -> None:
+    path = packed(tmp_path, json.dumps({**WHOLE, "files": {**WHOLE["files"], "lib/more": "a" * 64}}))
     with pytest.raises(JemallocError) as caught:
         bundle.unpack(path, str(tmp_path))
-    assert str(caught.value) == f"The archive {path} is refused: it is no bundle of this collection."
+    assert str(caught.value) == f"The archive {path} is refused: it does not hold what its receipt.json lists."
+
+
+def test_unpack_of_a_manifest_that_is_a_directory(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(archive.pack({"j/receipt.json/x": (b"{}", False)}))
+    with pytest.raises(JemallocError, match=r"its receipt\.json is no file of at most 256 KiB\.$"):
+        bundle.unpack(str(tmp_path / "a.tar.gz"), str(tmp_path))
+
+
+def test_manifest_without_the_library() -> None:
+    with pytest.raises(JemallocError, match=r": library_sha256 is wrong or missing$"):
+        bundle.parse_manifest(json.dumps({**WHOLE, "files": {}}))
+
+
+@pytest.mark.parametrize("missing", sorted(WHOLE))
+def test_manifest_without_a_field(missing: str) -> None:
+    with pytest.raises(JemallocError) as caught:
+        bundle.parse_manifest(json.dumps({key: value for key, value in WHOLE.items() if key != missing}))
+    assert str(caught.value) == f"its receipt.json is no manifest of this collection: {missing} is wrong or missing"
+
+
+@pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in WRONG.items() for value in values])
+def test_manifest_with_a_wrong_field(tmp_path: pathlib.Path, path: str, value: t.Any) -> None:
+    text = json.dumps({**WHOLE, path.partition(".")[0]: value})
+    bundled = packed(tmp_path, text)
+    reason = f"its receipt.json is no manifest of this collection: {path} is wrong or missing"
+    for read, what in (
+        (lambda: bundle.unpack(bundled, str(tmp_path)), f"The archive {bundled}"),
+        (lambda: bundle.read_manifest(pathlib.Path(bundled).read_bytes()), "The bundle"),
+    ):
+        with pytest.raises(JemallocError) as caught:
+            read()
+        assert str(caught.value) == f"{what} is refused: {reason}."
+
+
+@pytest.mark.parametrize("text", NOT_JSON)
+def test_manifest_that_is_no_json(text: str) -> None:
+    with pytest.raises(JemallocError, match=r"^its receipt\.json is no JSON$"):
+        bundle.parse_manifest(text)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "1", '"format"'])
+def test_manifest_that_is_no_mapping(text: str) -> None:
+    with pytest.raises(JemallocError, match=r"format is wrong or missing$"):
+        bundle.parse_manifest(text)
+
+
+def test_manifest_that_is_too_large() -> None:
+    text = json.dumps({**WHOLE, "more": "x" * (1 << 18)})
+    with pytest.raises(JemallocError, match=r"^its receipt\.json is larger than 256 KiB$"):
+        bundle.parse_manifest(text)
+    with pytest.raises(JemallocError) as caught:
+        bundle.read_manifest(archive.pack({"j/receipt.json": (text.encode("ascii"), False)}))
+    assert str(caught.value) == "The bundle is refused: its receipt.json is larger than 256 KiB."
+
+
+def test_read_manifest_that_is_no_text() -> None:
+    with pytest.raises(JemallocError, match=r"^The bundle is refused: its receipt\.json is not in UTF-8\.$"):
+        bundle.read_manifest(archive.pack({"j/receipt.json": (b"\xff", False)}))
 
 
 def test_pack_and_unpack(tmp_path: pathlib.Path, installed: t.Callable[..., None], library: pathlib.Path) -> None:
     more = {"format": 1, "library_sha256": "", "configure": [], "home": "/b/9.9.9", "platform": MADE_FOR}
+    more = {**more, "options": OPTIONS, "source": {"sha256": "a" * 64}}
     for prefix, when in (("one", "2026"), ("two", "2027")):
         installed(str(tmp_path / prefix), "9.9.9", **more, installed_at=when, origin=prefix)
     packed = []

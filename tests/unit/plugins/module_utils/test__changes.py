@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pathlib
+import signal
 import stat
 import subprocess
 import sys
@@ -158,7 +160,7 @@ def attempt(wanted: t.Sequence[Change]) -> t.Optional[str]:
 
 @pytest.mark.parametrize(
     ("call", "least"),
-    [("replace", 1), ("rename", 5), ("link", 2), ("symlink", 1), ("fsync", 10), ("open", 10), ("makedirs", 2)],
+    [("replace", 1), ("rename", 5), ("link", 2), ("symlink", 1), ("fsync", 10), ("open", 10), ("mkdir", 2)],
 )
 def test_a_failing_system_call_leaves_everything_as_it_was(
     top: pathlib.Path, monkeypatch: pytest.MonkeyPatch, call: str, least: int
@@ -238,8 +240,8 @@ HOLDER = """
 import os, sys, time
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes
 _changes.LOCK = sys.argv[1]
-with _changes.locked() as killed:
-    print(killed, flush=True)
+with _changes.locked() as lock:
+    print(lock.killed, flush=True)
     sys.stdin.read()
     os._exit(9) if sys.argv[2] == "killed" else None
 """
@@ -264,10 +266,127 @@ def test_one_run_at_a_time_and_the_next_knows_how_it_ended(lock: pathlib.Path, e
         pass
     assert str(caught.value) == "Another run has been changing who preloads for 0.15 s; wait for it to end."
     holder.stdin.close()
-    with module.locked() as killed:
-        assert killed == (end == "killed")
-    assert not lock.exists()
+    for _run in range(2):  # the mark of a killed run stays until a run recovers
+        with module.locked() as held:
+            assert held.killed == (end == "killed")
+            assert module.is_taken()
+        assert module.is_taken() == (end == "killed")
+    with contextlib.suppress(KeyboardInterrupt), module.locked(recovers=True):
+        raise KeyboardInterrupt
+    with module.locked(recovers=True) as held:
+        assert held.killed == (end == "killed")
+    assert lock.read_text() == ""
     holder.wait()
     holder.stdout.close()
-    with module.locked() as killed:
-        assert not killed
+    with module.locked() as held:
+        assert not held.killed
+
+
+def test_a_lock_that_somebody_removed_is_not_held(lock: pathlib.Path) -> None:
+    assert not module.is_taken()
+    with module.locked() as held:
+        assert held.is_held()
+        lock.unlink()
+        assert not held.is_held()
+        with module.locked() as other:
+            assert other.is_held()
+            assert not held.is_held()
+
+
+STOPPED = """
+import os, signal, sys, time
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes, _fence
+_changes.LOCK = sys.argv[1]
+with _changes.locked() as lock:
+    start = _fence.start_of(os.getpid())
+    lock.name_watchdog(os.getpid(), start if sys.argv[3] == "itself" else "1", _fence.now() + float(sys.argv[2]))
+    print(flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.mark.parametrize(
+    ("over", "named", "ends"), [("-1", "itself", True), ("60", "itself", False), ("-1", "", False)]
+)
+def test_a_stopped_watchdog_whose_time_is_over_is_ended(lock: pathlib.Path, over: str, named: str, ends: bool) -> None:
+    command = [sys.executable, "-c", STOPPED, str(lock), over, named]
+    stopped = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert stopped.stdout
+    stopped.stdout.readline()
+    while "T (stopped)" not in pathlib.Path(f"/proc/{stopped.pid}/status").read_text():
+        pass
+    with contextlib.suppress(JemallocError), module.locked(timeout=60 if ends else 0.3) as held:
+        assert ends
+        assert held.killed
+    assert stopped.poll() == (-signal.SIGKILL if ends else None)
+    stopped.kill()
+    stopped.communicate()
+
+
+def test_only_root_keeps_scopes(lock: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for user in (0, 1000):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        with module.scopes_kept():
+            assert module.is_taken() == (user == 0)
+
+
+def test_what_another_wrote_meanwhile_is_not_overwritten(top: pathlib.Path) -> None:
+    change = Change(str(top / "gone"), "other", "new")
+    with pytest.raises(JemallocError) as caught:
+        module.apply([Change(str(top / "new"), None, "new"), change])
+    assert str(caught.value) == (
+        f"{top}/gone: changed since by another run, or by hand, after this run had read it; all files are as before."
+    )
+    assert (top / "gone").read_text() == "old"
+    assert not (top / "new").exists()
+    assert sorted(os.listdir(str(top))) == ["alone.service.d", "bin", "environment", "gone", "shared.service.d"]
+
+
+def test_what_another_made_already_is_neither_made_nor_rolled_back(top: pathlib.Path) -> None:
+    fail_in([Change(str(top / "gone"), None, "old")], lambda: None)
+    assert (top / "gone").read_text() == "old"
+
+
+def test_what_another_wrote_since_is_not_rolled_back(top: pathlib.Path) -> None:
+    def fail() -> None:
+        with module.applied(changes(top)):
+            (top / "environment").write_text("another's")
+            (top / "fresh.service.d" / module.DROP_IN).write_text("another's")
+            raise JemallocError("It fails.")
+
+    with pytest.raises(JemallocError) as caught:
+        fail()
+    drop_in = top / "fresh.service.d" / module.DROP_IN
+    assert str(caught.value) == (
+        f"It fails. {drop_in}, {top}/environment: changed since by another run, or by hand; left as it is."
+    )
+    assert drop_in.read_text() == (top / "environment").read_text() == "another's"
+    assert (top / "gone").read_text() == "old"
+
+
+def test_the_check_comes_last(top: pathlib.Path) -> None:
+    before = picture(top)
+
+    def check() -> t.NoReturn:
+        raise JemallocError("It is too late.")
+
+    for change in changes(top):
+        with pytest.raises(JemallocError), module.applied([change], check):
+            pass
+    assert picture(top) == before
+
+
+def test_the_directory_in_which_a_drop_in_appears_is_synced(top: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+
+    def sync(path: str) -> None:
+        synced.append((path, (top / "units" / "fresh.service.d").exists()))
+
+    monkeypatch.setattr(files, "sync_directory", sync)
+    drop_in = top / "units" / "fresh.service.d" / module.DROP_IN
+    module.apply([Change(str(drop_in), None, "fresh")])
+    units = str(top / "units")
+    assert synced == [(str(top), False), (units, False), (str(drop_in.parent), True), (units, True)]
+    synced.clear()
+    module.apply([Change(str(drop_in), "fresh", None)])
+    assert synced == [(units, False)]

@@ -144,3 +144,41 @@ def test_a_list_in_which_glibc_would_misread_a_comment(comments: str) -> None:
         "via: /etc/ld.so.preload has more than one comment, and glibc takes later ones for names of libraries when a "
         "line is added; leave one of them."
     )
+
+
+OLD_PART = PART.replace("current", "5.1.0")
+LINE = f"{OURS}::\n"
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "restored"),
+    [
+        (f"A=1\n{PART}", "A=1\n", "A=1\n"),
+        (f"A=1\n{PART}B=2\n", "A=1\n", "A=1\nB=2\n"),
+        (f"A=1\n{PART}", f"A=1\n{OLD_PART}", f"A=1\n{OLD_PART}"),
+        (f"A=1\nB=2\n{PART}", f"A=1\n{OLD_PART}", f"A=1\nB=2\n{OLD_PART}"),
+        (None, None, None),
+    ],
+)
+def test_only_our_part_is_restored(now: t.Optional[str], before: t.Optional[str], restored: t.Optional[str]) -> None:
+    assert contents.environment_restored(now, before) == restored
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "restored"),
+    [
+        (f"{LINE}/a.so\n", "/a.so\n", "/a.so\n"),
+        (f"{LINE}/b.so\n", "/a.so\n", "/b.so\n"),
+        (f"{LINE}/a.so\n", f"{LINE.replace('opt', 'srv')}/a.so\n", f"{LINE.replace('opt', 'srv')}/a.so\n"),
+        (f"{LINE}/b.so\n", f"{LINE.replace('opt', 'srv')}/a.so\n", f"{LINE.replace('opt', 'srv')}/b.so\n"),
+        (None, f"{LINE}/a.so\n", f"{LINE[:-1]}:\n"),
+    ],
+)
+def test_only_our_line_is_restored(now: t.Optional[str], before: t.Optional[str], restored: t.Optional[str]) -> None:
+    assert contents.preloaded_restored(now, before) == restored
+
+
+def test_our_part_and_our_line() -> None:
+    assert contents.part(f"A=1\n{PART}B=2\n") == PART.partition("# END")[0]
+    assert contents.line(f"/a.so\n{LINE}/b.so\n") == LINE
+    assert contents.part(None) is contents.line(None) is contents.part("A=1\n") is contents.line("/a.so\n") is None

@@ -211,3 +211,43 @@ def test_exchange(tmp_path: pathlib.Path) -> None:
 def test_exchange_without_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda *_arguments, **_options: object())
     assert not files.exchange("/a", "/b")
+
+
+@pytest.mark.usefixtures("umask")
+def test_make_directories(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: t.List[str] = []
+    monkeypatch.setattr(files, "sync_directory", synced.append)
+    deepest = tmp_path / "a" / "b" / "c"
+    files.make_directories(str(tmp_path / "a"), 0o700)
+    files.make_directories(str(deepest))
+    files.make_directories(str(deepest))
+    assert [mode(each) for each in (tmp_path / "a", deepest.parent, deepest)] == [0o700, 0o755, 0o755]
+    assert synced == [str(tmp_path), str(tmp_path / "a"), str(deepest.parent)]
+
+
+def test_a_directory_that_another_run_makes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = os.mkdir
+
+    def second(path: str) -> None:
+        make(path)
+        make(path)
+
+    monkeypatch.setattr(os, "mkdir", second)
+    files.make_directories(str(tmp_path / "new"))
+    assert (tmp_path / "new").is_dir()
+
+
+def test_a_file_in_place_of_a_directory(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        files.make_directories(str(tmp_path / "file"))
+
+
+def test_waiting_for_a_lock(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "lock")
+    first = files.lock(path)
+    assert first is not None
+    second = files.wait_for_lock(path, 60, lambda: os.close(first))
+    assert second is not None
+    assert files.wait_for_lock(path, 0) is None
+    os.close(second)

@@ -220,3 +220,42 @@ def test_fetch_by_apt_that_fails(
     with pytest.raises(JemallocError) as caught:
         host.fetch(source.Candidate("apt", "http://x/y.tar.gz", DIGEST), str(tmp_path / "to"))
     assert str(caught.value) == expected
+
+
+def test_what_a_command_complains_of_is_no_output(host: module.Host) -> None:
+    assert host.run(["sh", "-c", "echo yes; echo no >&2"]) == (0, "yes\n")
+    assert host.run(module.with_errors(["sh", "-c", "echo $0 $1; echo no >&2", "a b", "$x"])) == (0, "a b $x\nno\n")
+
+
+def test_a_library_that_is_gone_is_not_preloaded(
+    host: module.Host, monkeypatch: pytest.MonkeyPatch, library: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD", f"{tmp_path}/gone.so:{library} libm.so.6 /gone/too.so")
+    assert host.outputs(["sh", "-c", "echo $LD_PRELOAD"]) == (0, f"{library}:libm.so.6\n", "")
+    monkeypatch.setenv("LD_PRELOAD", f"{tmp_path}/gone.so")
+    assert host.outputs(["sh", "-c", "echo [$LD_PRELOAD]"]) == (0, "[]\n", "")
+
+
+def test_no_password_in_a_warning(
+    host: module.Host, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warnings, "_global_warnings", {})
+    host.warn("http://svc:s3cret@proxy does not answer")
+    with pytest.raises(SystemExit):
+        host._module.exit_json()
+    captured = capsys.readouterr()
+    assert "http://proxy does not answer" in captured.out + captured.err
+
+
+def test_apt_and_a_full_disk(
+    host: module.Host,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: t.Callable[[str, str], pathlib.Path],
+) -> None:
+    words = "E: Failed to fetch http://x/y  Error writing to file - write (28: No space left on device)"
+    log = program("apt-helper", f"echo '{words}' >&2; exit 100")
+    monkeypatch.setattr(module, "_APT_HELPER", str(log.parent / "apt-helper"))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        host.fetch(source.Candidate("apt", "http://x/y", DIGEST), str(tmp_path / "to"))
+    assert caught.value.filename == str(tmp_path / "to")

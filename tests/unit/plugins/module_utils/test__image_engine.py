@@ -77,7 +77,7 @@ def test_find_none(monkeypatch: pytest.MonkeyPatch, wanted: str, said: str) -> N
 
 
 def test_parse() -> None:
-    found = engines.parse(json.dumps([PODMAN]) + "\nWARN[0000] something else")
+    found = engines.parse(json.dumps([PODMAN]))
     assert found == engines.Image(
         id="59ae",
         architecture="arm64",

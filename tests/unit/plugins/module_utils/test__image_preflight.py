@@ -17,8 +17,10 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _image_fil
 from ansible_collections.preload.jemalloc.plugins.module_utils import _image_preflight as preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 PATH = "/opt/jemalloc/5.3.1/lib/libjemalloc.so.2"
+WITH_ERRORS = with_errors([])
 BASE = engines.Image("1", "amd64", environment={"PATH": "/bin"})
 
 
@@ -107,7 +109,8 @@ class Podman:
 
     def __call__(self, command: t.Sequence[str], _cwd: t.Any, _data: t.Any) -> t.Tuple[int, str]:
         """Run a command."""
-        self.asked.append(list(command))
+        assert ("run" in command) == (list(command[: len(WITH_ERRORS)]) == WITH_ERRORS)
+        self.asked.append([word for word in command if word not in WITH_ERRORS])
         return self._answers.pop(0) if "run" in command else (0, "")
 
 
@@ -137,6 +140,11 @@ def test_run() -> None:
         [*front, "--entrypoint=/bin/true", quiet, "--env=LD_PRELOAD=/opt/jemalloc/current/lib/libjemalloc.so", "i"],
         [*front, "--entrypoint=/bin/cat", quiet, "i", "/proc/self/maps"],
     ]
+
+
+def test_run_where_the_engine_itself_complains() -> None:
+    gone = "ERROR: ld.so: object '/opt/x.so' from /etc/ld.so.preload cannot be preloaded (cannot open): ignored.\n"
+    assert run(Podman((0, gone), (0, gone), (0, gone + MAPPED[1])), LOADER, TRUE, CAT)
 
 
 def test_run_where_the_image_has_the_variable() -> None:

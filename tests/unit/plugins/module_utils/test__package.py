@@ -63,3 +63,4 @@ POLICY = """libjemalloc2:
 )
 def test_candidate(manager: str, output: str, expected: t.Optional[str]) -> None:
     assert package.candidate(lambda _a, _d, _i: (0, output), manager) == expected
+    assert package.candidate(lambda _a, _d, _i: (1, output), manager) is None

@@ -237,18 +237,20 @@ def test_what_a_run_changed_is_given_back(root: pathlib.Path) -> None:
     os.makedirs(os.path.dirname(link))
     os.symlink("/opt/jemalloc/current/bin/jemalloc.sh", link)
     before = {login: "A=1\n", listed: "/a.so\n", link: None, command: "#!/bin/sh\n", str(root / PUMA): None}
-    assert preload.plan_restored(before, str(root)) == [
+    changes, left = preload.plan_restored(before, {}, str(root))
+    assert changes == [
         changes_util.Change(listed, f"{OURS}::\n/a.so\n", "/a.so\n"),
         changes_util.Change(login, f"A=1\n{PART}B=2\n", "A=1\nB=2\n"),  # what came meanwhile stays
         changes_util.Change(link, "/opt/jemalloc/current/bin/jemalloc.sh", None, link=True, mode=0o755),
         changes_util.Change(command, None, "#!/bin/sh\n", mode=0o755),
     ]
+    assert left == []
 
 
 @pytest.mark.parametrize("path", ["etc/passwd", "etc/systemd/system/a.service.d/own.conf"])
 def test_what_is_not_ours_is_not_given_back(root: pathlib.Path, path: str) -> None:
     with pytest.raises(JemallocError) as caught:
-        preload.plan_restored({str(root / path): ""}, str(root))
+        preload.plan_restored({str(root / path): ""}, {}, str(root))
     assert str(caught.value) == (
         f"restore: {root}/{path} is not a file of this module; hand on what it returned as before."
     )

@@ -10,6 +10,7 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import with_errors
 
 
 @pytest.mark.parametrize(
@@ -49,4 +50,4 @@ def test_complaint(status: int, output: str, expected: str) -> None:
 
     assert probe.complaint(run, "/opt/x.so", "stats_print:true") == expected
     environment = ["env", "LD_PRELOAD=/opt/x.so", "MALLOC_CONF=stats_print:false", "/bin/true"]
-    assert commands == [(["timeout", "-k", "5", "10", *environment], "/", None)]
+    assert commands == [(with_errors(["timeout", "-k", "5", "10", *environment]), "/", None)]

@@ -84,14 +84,28 @@ def test_templates_and_units_of_users(cgroup: str, expected: t.Optional[processe
         (LINE.format("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"), set()),
         (LINE.format("/opt/jemalloc/5.3.1/bin/jeprof"), set()),
         (LIBRARY.rstrip(), {"5.3.1"}),
+        (LIBRARY.replace("r-xp", "r--p"), set()),
+        (LIBRARY.replace("r-xp", "rw-p") + LIBRARY, {"5.3.1"}),
+        (LIBRARY.replace("r-xp", "rwxp"), {"5.3.1"}),
     ],
 )
 def test_mapped(maps: str, expected: t.Set[str]) -> None:
-    assert processes.mapped(maps, PREFIX) == expected
+    assert processes.mapped(maps.encode(), PREFIX) == expected
+
+
+def test_code() -> None:
+    segments = "".join(LIBRARY.replace("r-xp", mode) for mode in ("r--p", "r-xp", "rw-p"))
+    gone = LINE.format("/a/x.so (deleted)") + LINE.format("/b/x.so").rstrip()
+    maps = (segments + "7f00-7f01 r-xp 00000000 00:00 0 [x.so]\n" + gone).encode()
+    assert list(processes.code(maps, b"x.so")) == [(b"/b/x.so", False), (b"/a/x.so", True)]
+    assert list(processes.code(maps, b"malloc")) == [(b"/opt/jemalloc/5.3.1/lib/libjemalloc.so.2", False)]
+    assert list(processes.code(b"", b"malloc")) == []
 
 
 def test_a_prefix_is_no_pattern() -> None:
-    assert processes.mapped(LINE.format("/opt/jeXmalloc/5.3.1/lib/libjemalloc.so.2"), "/opt/je.malloc") == set()
+    assert (
+        processes.mapped(LINE.format("/opt/jeXmalloc/5.3.1/lib/libjemalloc.so.2").encode(), "/opt/je.malloc") == set()
+    )
 
 
 @pytest.fixture

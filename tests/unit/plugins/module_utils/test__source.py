@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -88,7 +89,26 @@ def test_parse_archive_roots() -> None:
         "http://mirror.example.org/debian/pool/main",
         "http://mirror.example.org/security/pool/main",
     ]
-    assert source.parse_archive_roots("") == []
+    assert source.parse_archive_roots("") == source.parse_archive_roots("one\nof more words\n\n") == []
+
+
+def test_a_password_is_used_but_not_shown(tmp_path: pathlib.Path) -> None:
+    (upstream, *archive) = source.candidates(RELEASE, [], lambda: ["http://svc:s3cret@deb.example.com/pool/main"])
+    assert archive[0].location.startswith("http://svc:s3cret@deb.example.com/")
+    assert str(archive[0]) == "http://deb.example.com/pool/main/j/jemalloc/x.tar.gz"
+
+    def fetch(candidate: source.Candidate, path: str) -> None:
+        if candidate == upstream:
+            raise JemallocError("http://svc:s3cret@proxy:3128 does not answer")
+        pathlib.Path(path).write_bytes(b"x")
+
+    with pytest.raises(JemallocError) as caught:
+        source.obtain([upstream, *archive], str(tmp_path), fetch)
+    assert "http://proxy:3128 does not answer" in str(caught.value)
+    assert "http://deb.example.com/pool/main/j/jemalloc/x.tar.gz: SHA-256 is" in str(caught.value)
+    archive[0] = dataclasses.replace(archive[0], sha256=hashlib.sha256(b"x").hexdigest())
+    found = source.obtain([upstream, *archive], str(tmp_path), fetch)
+    assert "s3cret" not in f"{found}"
 
 
 class Fetch:

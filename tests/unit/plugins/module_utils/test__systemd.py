@@ -171,8 +171,36 @@ def test_what_is_shown_of_a_unit() -> None:
         "PassEnvironment": "A B",
     }
     assert run.calls == [["systemctl", "show", "--property=ActiveState,PassEnvironment", "--", "puma.service"]]
+    assert systemd.shown(lambda *_given: (1, "Failed to connect to bus: No=thing"), "x.service", ("MainPID",)) == {}
     systemd.shown(run, "own.service", ("MainPID",), 65533)
     assert run.calls[-1] == [*systemd.command(65533), "show", "--property=MainPID", "--", "own.service"]
+
+
+def test_what_is_shown_of_many_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(arguments: t.Sequence[str], *_more: t.Any) -> t.Tuple[int, str]:
+        asked = arguments[arguments.index("--") + 1 :]
+        calls.append(arguments)
+        # it passes over what it cannot ask for, and gives an alias its unit
+        known = [name for name in asked if name != "c@.service"]
+        return 1, "\n".join(f"Names=a.service {name}\nMainPID={ord(name[0])}\n" for name in known)
+
+    calls: t.List[t.Sequence[str]] = []
+    monkeypatch.setattr(systemd, "_AT_ONCE", 2)
+    names = ["b.service", "c@.service", "d.service"]
+    assert systemd.shown_all(run, names, ("MainPID",), 65533) == {
+        "b.service": {"MainPID": "98"},
+        "c@.service": {},
+        "d.service": {"MainPID": "100"},
+    }
+    command = [*systemd.command(65533), "show", "--property=Names,MainPID", "--"]
+    assert calls == [[*command, "b.service", "c@.service"], [*command, "d.service"]]
+
+
+def test_nothing_is_shown_of_no_unit_and_of_a_systemd_that_does_not_answer() -> None:
+    run = Systemctl("", 1)
+    assert systemd.shown_all(run, [], ("MainPID",)) == {}
+    assert run.calls == []
+    assert systemd.shown_all(run, ["a.service"], ("MainPID",)) == {"a.service": {}}
 
 
 @pytest.mark.parametrize("status", systemd.TIMED_OUT)

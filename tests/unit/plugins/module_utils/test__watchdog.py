@@ -18,7 +18,9 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _fence as fence
 from ansible_collections.preload.jemalloc.plugins.module_utils import _watchdog as watchdog
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 LIBRARY = "/lib/libx.so"
 TRIALS = watchdog.trials
@@ -29,6 +31,25 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
     """The file that is watched over."""
     (tmp_path / "list").write_text("/foreign.so\n")
     return tmp_path / "list"
+
+
+@pytest.fixture(autouse=True)
+def lock(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[changes.Lock]:
+    """The lock of the run."""
+    monkeypatch.setattr(changes, "LOCK", str(tmp_path_factory.mktemp("run") / "lock"))
+    with changes.locked() as lock:
+        yield lock
+
+
+def activate(path: pathlib.Path, content: str, lock: changes.Lock) -> str:
+    """Let the watchdog give a file this content."""
+    change = changes.Change(str(path), path.read_text() if path.exists() else None, content)
+    return watchdog.activate(change, LIBRARY, True, lock)
+
+
+def mandate(lock: changes.Lock, seconds: float = 60) -> watchdog.Mandate:
+    """Return a mandate for so many seconds."""
+    return watchdog.Mandate(lock, fence.now() + seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +69,8 @@ def _trials(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog.attempt, "__defaults__", (1.0,))
 
 
-def test_what_works_stays(path: pathlib.Path) -> None:
-    assert watchdog.activate(str(path), "good\n", LIBRARY, True) == ""
+def test_what_works_stays(path: pathlib.Path, lock: changes.Lock) -> None:
+    assert activate(path, "good\n", lock) == ""
     assert path.read_text() == "good\n"
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -65,37 +86,52 @@ def test_what_works_stays(path: pathlib.Path) -> None:
     ],
 )
 @pytest.mark.parametrize("before", [None, "", "/foreign.so"])
-def test_what_does_not_work_goes_back(path: pathlib.Path, content: str, reason: str, before: t.Optional[str]) -> None:
+def test_what_does_not_work_goes_back(
+    path: pathlib.Path, lock: changes.Lock, content: str, reason: str, before: t.Optional[str]
+) -> None:
     if before is None:
         path.unlink()
     else:
         path.write_text(before)
-    verdict = watchdog.activate(str(path), content, LIBRARY, True)
+    verdict = activate(path, content, lock)
     assert sorted(verdict.split("; ")) == sorted(reason.split("; "))
     assert (path.read_text() if path.exists() else None) == before
     assert os.listdir(str(path.parent)) == ([] if before is None else ["list"])
 
 
-def test_a_file_that_cannot_be_written(path: pathlib.Path) -> None:
+def test_a_file_that_cannot_be_written(path: pathlib.Path, lock: changes.Lock) -> None:
     (path.parent / "missing").write_text("no directory")
     change = changes.Change(str(path.parent / "missing" / "list"), None, "good")
-    assert watchdog.watch(change, [], LIBRARY).startswith("[Errno ")
+    assert watchdog.watch(change, [], LIBRARY, mandate(lock)).startswith("[Errno ")
     assert sorted(os.listdir(str(path.parent))) == ["list", "missing"]
 
 
 @pytest.mark.parametrize(("program", "verdict", "left"), [("true", "", "good"), ("false", "x: exit status 1", None)])
-def test_watch(path: pathlib.Path, program: str, verdict: str, left: t.Optional[str]) -> None:
+def test_watch(path: pathlib.Path, lock: changes.Lock, program: str, verdict: str, left: t.Optional[str]) -> None:
     change = changes.Change(str(path.parent / "new"), None, "good")
-    assert watchdog.watch(change, [watchdog.Trial("x", (program,))], LIBRARY) == verdict
+    assert watchdog.watch(change, [watchdog.Trial("x", (program,))], LIBRARY, mandate(lock)) == verdict
     assert ((path.parent / "new").read_text() if (path.parent / "new").exists() else None) == left
 
 
 USER = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print(flush=True); sys.stdin.read()"
 
 
-@pytest.mark.parametrize(("reason", "ended"), [("it does not end within 1 s", True), ("exit status 1", False)])
+@pytest.mark.parametrize(
+    ("reason", "limit", "ended"),
+    [
+        ("it does not end within 1 s", 4, True),
+        ("it does not end within 1 s", -900, False),  # it was stopped itself
+        ("exit status 1", 4, False),
+    ],
+)
 def test_what_hangs_with_the_library_is_ended(
-    path: pathlib.Path, library: pathlib.Path, monkeypatch: pytest.MonkeyPatch, reason: str, ended: bool
+    path: pathlib.Path,
+    lock: changes.Lock,
+    library: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    limit: float,
+    ended: bool,
 ) -> None:
     users: t.List[subprocess.Popen[bytes]] = []
 
@@ -114,8 +150,9 @@ def test_what_hangs_with_the_library_is_ended(
 
     start()
     monkeypatch.setattr(watchdog, "attempt", others)
+    monkeypatch.setattr(watchdog, "TIME_LIMIT", limit)
     change = changes.Change(str(path), "/foreign.so\n", "good")
-    assert watchdog.watch(change, [], str(library)) == f"x: {reason}"
+    assert watchdog.watch(change, [], str(library), mandate(lock)) == f"x: {reason}"
     if ended:
         assert users[2].wait() == -signal.SIGKILL
     assert [user.poll() for user in users] == [None, None, -signal.SIGKILL if ended else None]
@@ -128,7 +165,8 @@ def test_a_watchdog_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "_PATIENCE", 0.01)
     reader, writer = os.pipe()
     os.write(writer, b"half a sentence")
-    assert watchdog._listen(reader) is None
+    said = "the process that watched over it was killed, as it did not answer for 0.01 s"
+    assert watchdog._listen(reader) == (False, said)
     os.close(writer)
 
 
@@ -149,12 +187,12 @@ def test_what_a_trial_has_started_ends_with_it(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "left"), [("good\n", "good\n"), ("hang\n", "/foreign.so\n")])
-def test_it_outlives_the_module(path: pathlib.Path, content: str, left: str) -> None:
+def test_it_outlives_the_module(path: pathlib.Path, lock: changes.Lock, content: str, left: str) -> None:
     module = os.fork()
     if module == 0:
         try:
             os.setsid()
-            watchdog.activate(str(path), content, LIBRARY, True)
+            activate(path, content, lock)
         finally:
             os._exit(0)
     while path.read_text() == "/foreign.so\n":
@@ -172,7 +210,7 @@ def test_it_outlives_the_module(path: pathlib.Path, content: str, left: str) -> 
 @pytest.mark.parametrize("before", [None, "/foreign.so\n"])
 @pytest.mark.parametrize("at", ["trial", "end"])
 def test_a_watchdog_that_is_killed(
-    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, at: str, before: t.Optional[str]
+    path: pathlib.Path, lock: changes.Lock, monkeypatch: pytest.MonkeyPatch, at: str, before: t.Optional[str]
 ) -> None:
     def end(*_arguments: t.Any) -> t.NoReturn:
         os._exit(1)
@@ -184,12 +222,14 @@ def test_a_watchdog_that_is_killed(
         monkeypatch.setattr(watchdog, "attempt", lambda *given: attempt(*given) if os.getpid() == module else end())
     else:
         monkeypatch.setattr(watchdog, "_report", end)
-    assert watchdog.activate(str(path), "good", LIBRARY, True) == "the process that watched over it was killed"
+    assert activate(path, "good", lock) == "the process that watched over it was killed"
     assert (path.read_text() if path.exists() else None) == before
     assert os.listdir(str(path.parent)) == ([] if before is None else ["list"])
 
 
-def test_it_has_nothing_open_that_is_the_modules(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_has_nothing_open_that_is_the_modules(
+    path: pathlib.Path, lock: changes.Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, attempt = os.getpid(), watchdog.attempt
 
     def opened(chosen: t.Sequence[watchdog.Trial]) -> t.Dict[watchdog.Trial, str]:
@@ -207,7 +247,7 @@ def test_it_has_nothing_open_that_is_the_modules(path: pathlib.Path, monkeypatch
     monkeypatch.setattr(watchdog, "attempt", opened)
     reader, writer = os.pipe()
     pipe = os.readlink(f"/proc/self/fd/{writer}")
-    said = watchdog.activate(str(path), "good\n", LIBRARY, True)
+    said = activate(path, "good\n", lock)
     os.close(reader)
     os.close(writer)
     assert said.count(os.devnull) == 3
@@ -233,3 +273,26 @@ def test_a_trial_of_a_user_has_no_rights() -> None:
     command = ("/bin/sh", "-c", '[ "$(id -u):$(id -G)" = 65534:65534 ]')
     trials = [watchdog.Trial("of root", command), watchdog.Trial("of a user", command, unprivileged=True)]
     assert [trial.kind for trial in watchdog.attempt(trials)] == ["of root"]
+
+
+def test_a_mandate(lock: changes.Lock) -> None:
+    mandate(lock).check()
+    with pytest.raises(JemallocError) as caught:
+        mandate(lock, -1).check()
+    assert str(caught.value) == "The watchdog was not ready within 30 s, so all files are as before."
+    os.unlink(changes.LOCK)
+    with pytest.raises(JemallocError) as caught:
+        mandate(lock).check()
+    assert str(caught.value) == f"Somebody removed {changes.LOCK}, so all files are as before."
+
+
+def test_what_a_trial_prints_anyway_does_not_count(path: pathlib.Path) -> None:
+    script = f"echo 'ERROR: ld.so: gone'; echo $$; ! grep -qs bad {path} || echo ERROR: ld.so: new"
+    noisy = watchdog.Trial("a program", ("/bin/sh", "-c", script))
+    (usable,) = watchdog.usable(
+        [noisy, watchdog.Trial("a service", ("/bin/false",)), watchdog.Trial("x", ("/missing",))]
+    )
+    assert usable.kind == "a program"
+    assert watchdog.attempt([usable]) == {}
+    path.write_text("bad")
+    assert watchdog.attempt([usable]) == {usable: "exit status 0: ERROR: ld.so: new"}

@@ -14,9 +14,11 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc_report
+from ansible_collections.preload.jemalloc.plugins.action import jemalloc_cache, jemalloc_report
 from ansible_collections.preload.jemalloc.plugins.doc_fragments import _library as library
 
+#: The modules whose actions do all of their work.
+ACTIONS = {"jemalloc_cache": jemalloc_cache, "jemalloc_report": jemalloc_report}
 NAMES = sorted(path.stem for path in pathlib.Path(__file__).parents[4].glob("plugins/modules/*.py"))
 FRAGMENTS = {
     "preload.jemalloc._library": library.ModuleDocFragment.DOCUMENTATION,
@@ -61,7 +63,7 @@ def options_of(name: str) -> t.Dict[str, t.Any]:
 
 def arguments_of(name: str) -> t.Dict[str, t.Any]:
     """Return the arguments of a module, or of the action that does all of its work; validation fills in defaults."""
-    return copy.deepcopy(jemalloc_report.ARGUMENTS if name == "jemalloc_report" else module_of(name).ARGUMENTS)
+    return copy.deepcopy((ACTIONS.get(name) or module_of(name)).ARGUMENTS)
 
 
 def examples_of(name: str) -> t.List[t.Dict[str, t.Any]]:

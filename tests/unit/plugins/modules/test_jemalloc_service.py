@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc_service as module
 
 SYSTEMCTL = """
@@ -23,7 +24,8 @@ case $1 in
     for unit; do
       state=loaded
       case $unit in missing*) state=not-found ;; esac
-      printf 'Id=%s\\nLoadState=%s\\nActiveState=active\\nFragmentPath=\\nMainPID=100\\n\\n' "$unit" "$state"
+      printf 'Id=%s\\nNames=%s\\nLoadState=%s\\nActiveState=active\\nFragmentPath=\\nMainPID=100\\n\\n' \\
+        "$unit" "$unit" "$state"
     done
 esac
 """
@@ -66,8 +68,11 @@ def test_only_proved(call: Call, log: pathlib.Path) -> None:
     found = call(module, services=[service("cron", "")], state="proved", memory_limit=100)
     assert found == {"changed": False, "proved": ["cron.service"]}
     assert "restart" not in log.read_text()
-    found = call(module, services=BOTH, state="proved", timeout=0)
-    assert (found["failed"], found["changed"], found["proved"]) == (True, False, [])
+    # what is as it should be is verified, however soon the time is over
+    assert call(module, services=BOTH, state="proved", timeout=0)["proved"] == ["puma.service", "cron.service"]
+    found = call(module, services=[service("puma"), service("cron")], state="proved", timeout=0)
+    assert (found["failed"], found["changed"], found["proved"]) == (True, False, ["puma.service"])
+    assert found["msg"] == "cron.service: its process 200 does not map jemalloc 5.3.1"
 
 
 def test_check_mode_only_looks(call: Call, log: pathlib.Path) -> None:
@@ -140,6 +145,49 @@ def test_services_that_do_not_show_the_proof(call: Call) -> None:
 def test_errors(call: Call, check: bool, arguments: t.Dict[str, t.Any], message: str) -> None:
     found = call(module, _check=check, **arguments)
     assert (found["failed"], found["msg"], found["proved"]) == (True, message, [])
+
+
+def test_what_another_run_changed_is_left_alone(call: Call, log: pathlib.Path) -> None:
+    # puma's drop-in is as this play left it, cron's is not, and broken's goes while it is proved
+    entries = [{**service("puma"), "written": undo.ABSENT}, {**service("cron", ""), "written": "0" * 64}]
+    path = places.drop_in_path("cron.service")
+    found = call(module, services=entries)
+    assert (found["failed"], found["changed"], found["proved"]) == (True, True, ["puma.service"])
+    assert found["msg"] == f"cron.service: {path} was changed since by another run, or by hand; left as it is"
+    assert [line for line in log.read_text().splitlines() if line.startswith("restart")] == ["restart -- puma.service"]
+
+
+def test_what_another_run_changes_during_the_proof(
+    call: Call, log: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_in = pathlib.Path(places.drop_in_path("puma.service"))
+    prove = restarts.restart_and_prove
+
+    def changed(*arguments: t.Any) -> t.Any:
+        done = prove(*arguments)
+        drop_in.parent.mkdir(parents=True)
+        drop_in.write_text("another's")
+        return done
+
+    monkeypatch.setattr(restarts, "restart_and_prove", changed)
+    found = call(module, services=[{**service("puma"), "written": undo.ABSENT}, service("cron", "")])
+    assert (found["failed"], found["proved"]) == (True, ["cron.service"])
+    assert found["msg"] == (
+        f"puma.service: {drop_in} was changed since by another run, or by hand; left as it is, and restarted with that"
+    )
+    restarted = [line for line in log.read_text().splitlines() if line.startswith("restart")]
+    assert restarted == ["restart -- puma.service", "restart -- cron.service", "restart -- puma.service"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_all_files_of_the_play_have_to_stand(call: Call, root: pathlib.Path, check: bool) -> None:
+    path = places.drop_in_path("sleeping.service")
+    found = call(module, _check=check, services=[service("cron", "")], written={path: undo.ABSENT})
+    assert not found.get("failed")
+    found = call(module, _check=check, services=[service("cron", "")], written={path: "0" * 64})
+    if not check:
+        assert found["msg"] == (f"{path}: changed since by another run, or by hand; left as it is. Run the play again.")
+    assert bool(found.get("failed")) != check
 
 
 def test_without_permission(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,21 +12,21 @@ import json
 import multiprocessing
 import os
 import pathlib
+import random
 import typing as t
 
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from tests.unit import packed
 
 S = "5" * 64
-OPTIONS = {"cxx": False, "prof": False, "lg_page": None}
 MISSING: dict[str, t.Any] = {
     "version": "5.3.1",
     "checksum": None,
-    "sources": [S, "6" * 64],
-    "options": OPTIONS,
-    "archives": ["http://example.com/pool/main"],
+    "sources": [packed.SOURCE, "6" * 64],
+    "options": packed.OPTIONS,
     "architecture": "x86_64",
     "libc": "glibc",
     "libc_version": "2.36",
@@ -35,14 +35,19 @@ MISSING: dict[str, t.Any] = {
 
 
 def need(**more: t.Any) -> caching.Need:
-    """Return what a host lacks."""
+    """Return the need of a host."""
     return caching.need_of({**MISSING, **more})
 
 
-def receipt(lowest: str = "2.34", version: str = "5.3.1", **more: t.Any) -> dict[str, t.Any]:
-    """Return what a receipt says of a build."""
-    platform = {"architecture": "x86_64", "libc": "glibc", "libc_lowest": lowest, "lg_page": 12}
-    return {"release": version, "source": {"sha256": S}, "platform": platform, "options": OPTIONS, **more}
+def digest(data: bytes) -> str:
+    """Return the digest of a bundle."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def find(cache: caching.Cache, *trusted: str, **more: t.Any) -> t.Optional[tuple[str, str]]:
+    """Return the builder and the digest of the bundle that is found for a host."""
+    found = cache.find(need(**more), trusted)
+    return (found[1]["builder"], found[1]["sha256"]) if found else None
 
 
 @pytest.fixture
@@ -55,7 +60,9 @@ def test_need() -> None:
     assert str(need()) == "jemalloc 5.3.1 for x86_64-glibc"
     assert need().age == (2, 36)
     assert need(libc="musl", libc_version="").age == ()
-    assert need().key == need(libc_version="2.41", archives=[]).key
+    assert need().key == need(libc_version="2.41").key
+    assert need().lock("web1") == need(libc_version="2.41").lock("web1") != need().lock("../web1")
+    assert "/" not in need().lock("../web1")
     others: t.Tuple[t.Dict[str, t.Any], ...] = (
         *({"version": "5.3.0"}, {"architecture": "aarch64"}, {"options": {}}, {"libc": "musl"}, {"lg_page": 16}),
     )
@@ -71,52 +78,146 @@ def test_what_is_no_need(missing: dict[str, t.Any]) -> None:
         caching.need_of(missing)
 
 
-#: What a bundle is, what a host lacks, whether it does.
-FITS: list[tuple[dict[str, t.Any], dict[str, t.Any], bool]] = [
-    ({}, {}, True),
-    ({"lowest": "2.36"}, {}, True),
-    ({"lowest": "2.38"}, {}, False),
-    ({"lowest": "2.4"}, {}, True),
-    ({"version": "5.3.0"}, {}, False),
-    ({"source": {"sha256": "6" * 64}}, {}, True),
-    ({"source": {"sha256": "7" * 64}}, {}, False),
-    ({"options": {**OPTIONS, "prof": True}}, {}, False),
-    ({}, {"architecture": "aarch64"}, False),
-    ({}, {"libc": "musl", "libc_version": ""}, False),
-    ({}, {"lg_page": 16}, False),
-    ({"platform": {}}, {}, False),
-    ({"source": None}, {}, False),
+#: What a bundle is, what is missing on a host, and why the one does not fit the other.
+FITS: list[tuple[dict[str, t.Any], dict[str, t.Any], str]] = [
+    ({}, {}, ""),
+    ({"platform": packed.platform(libc_lowest="2.36")}, {}, ""),
+    ({"platform": packed.platform(libc_lowest="2.38")}, {}, "it needs glibc 2.38, web1 has 2.36"),
+    ({"platform": packed.platform(libc_lowest="2.4")}, {}, ""),
+    ({"release": "5.3.0"}, {}, "it holds jemalloc 5.3.0, not 5.3.1"),
+    ({"source": {"sha256": "6" * 64}}, {}, ""),
+    ({"source": {"sha256": "7" * 64}}, {}, "it was built from another source"),
+    ({"options": {**packed.OPTIONS, "prof": True}}, {}, "it was built with other options"),
+    ({}, {"architecture": "aarch64"}, "it is for x86_64 with glibc, web1 is aarch64 with glibc"),
+    ({}, {"libc": "musl", "libc_version": ""}, "it is for x86_64 with glibc, web1 is x86_64 with musl"),
+    ({}, {"lg_page": 16}, "it is for pages of 4096 bytes, web1 uses 65536"),
 ]
 
 
-@pytest.mark.parametrize(("made", "lacking", "does"), FITS)
-def test_fits(cache: caching.Cache, made: dict[str, t.Any], lacking: dict[str, t.Any], does: bool) -> None:
-    assert caching.fits(receipt(**made), need(**lacking)) is does
-    cache.add(b"bundle", receipt(**made), "web1")
-    found = cache.find(need(**lacking))
-    assert (found is not None) is does
-    if found:
-        assert pathlib.Path(found[0]).read_bytes() == b"bundle"
-        assert (found[1]["builder"], found[1]["sha256"]) == ("web1", hashlib.sha256(b"bundle").hexdigest())
+@pytest.mark.parametrize(("made", "lacking", "reason"), FITS)
+def test_fits(cache: caching.Cache, made: dict[str, t.Any], lacking: dict[str, t.Any], reason: str) -> None:
+    data = packed.bundle(**made)
+    assert caching.fits(packed.manifest(**made), need(**lacking)) is not reason
+    cache.add(data, "web1")
+    assert find(cache, "web1", **lacking) == (None if reason else ("web1", digest(data)))
 
 
-def test_a_bundle_whose_bytes_are_not_right_is_none(cache: caching.Cache) -> None:
-    cache.add(b"bundle", receipt(), "web1")
-    path = pathlib.Path(cache.directory, "bundles", hashlib.sha256(b"bundle").hexdigest())
-    path.write_bytes(b"other")
-    assert cache.find(need()) is None
-    assert not path.exists()
-    cache.add(b"bundle", receipt(), "web2")
-    found = cache.find(need())
-    assert found is not None
-    assert found[1]["builder"] == "web2"
+def test_what_an_index_says_may_be_wrong() -> None:
+    for lowest in ("new", None):
+        assert caching.fits(packed.manifest(platform=packed.platform(libc_lowest=lowest)), need()) is (lowest is None)
+
+
+@pytest.mark.parametrize(("made", "asked", "reason"), FITS)
+def test_a_bundle_that_is_not_what_was_asked_for(
+    cache: caching.Cache, made: dict[str, t.Any], asked: dict[str, t.Any], reason: str
+) -> None:
+    if not reason:
+        cache.add(packed.bundle(**made), "web1", need(**asked))
+        return
+    with pytest.raises(JemallocError) as caught:
+        cache.add(packed.bundle(**made), "web1", need(**asked))
+    assert str(caught.value) == (
+        f"cache: the bundle from web1 is refused: {reason}. No other host gets it. Remove jemalloc 5.3.1 from web1, "
+        "and run it again."
+    )
+    assert cache.entries() == []
+    assert os.listdir(os.path.join(cache.directory, "bundles")) == []
+
+
+def test_what_is_no_bundle(cache: caching.Cache) -> None:
+    with pytest.raises(JemallocError, match=r"^The bundle is refused: "):
+        cache.add(b"bundle", "web1", need())
+    assert cache.entries() == []
+
+
+def test_an_entry_is_made_from_the_bytes(cache: caching.Cache) -> None:
+    data = packed.bundle(by="web9", builder="web9")
+    cache.add(data, "web1", need())
+    entry = cache.entries()[0]
+    assert entry.pop("added").endswith("Z")
+    assert entry == {
+        "sha256": digest(data),
+        "builder": "web1",
+        "origin": "host",
+        "release": "5.3.1",
+        "source": {"sha256": packed.SOURCE},
+        "platform": packed.platform(),
+        "options": packed.OPTIONS,
+    }
+
+
+def test_no_host_takes_a_bundle_of_one_that_it_does_not_trust(cache: caching.Cache) -> None:
+    data = packed.bundle()
+    cache.add(data, "web1")
+    assert find(cache, "web2") is None
+    assert find(cache, "web2", "web1") == ("web1", digest(data))
+    assert cache.find(need(), (), {digest(data)})
+    assert cache.find(need(), (), {"0" * 64}) is None
+
+
+def test_a_new_entry_neither_displaces_nor_precedes_another_one(cache: caching.Cache) -> None:
+    first, second = packed.bundle(b"first"), packed.bundle(b"second")
+    for data, builder in ((first, "web2"), (second, "web1"), (first, "web1"), (first, "web2"), (second, "web2")):
+        cache.add(data, builder, need())
+    listed = [(entry["builder"], entry["sha256"]) for entry in cache.entries()]
+    assert listed == [
+        ("web2", digest(first)),
+        ("web1", digest(second)),
+        ("web1", digest(first)),
+        ("web2", digest(second)),
+    ]
+    assert find(cache, "web1", "web2") == ("web2", digest(first))
+    assert find(cache, "web1") == ("web1", digest(second))
+
+
+def test_a_mirror_is_trusted_and_no_host_by_its_name(cache: caching.Cache) -> None:
+    cache.add(packed.bundle(b"mirror"), "https://example.com", need(), caching.MIRROR)
+    assert find(cache) == ("https://example.com", digest(packed.bundle(b"mirror")))
+    assert [caching.made_by(entry) for entry in cache.entries()] == ["from the mirror https://example.com"]
+    other = caching.Cache(f"{cache.directory}-2", 1)
+    other.add(packed.bundle(), "https://example.com", need())
+    assert find(other) is None
+    assert [caching.made_by(entry) for entry in other.entries()] == ["built on https://example.com"]
+
+
+def test_the_index_of_an_older_version(cache: caching.Cache) -> None:
+    data = packed.bundle()
+    cache.add(data, "web1")
+    entry = {key: value for key, value in cache.entries()[0].items() if key not in ("origin", "added")}
+    pathlib.Path(cache.directory, "index.json").write_text(json.dumps([entry]))
+    assert cache.entries() == [{**entry, "origin": "host", "added": ""}]
+    assert find(cache, "web1") == ("web1", digest(data))
+    cache.add(data, "web1")
     assert len(cache.entries()) == 1
 
 
-def test_a_digest_that_is_not_right(cache: caching.Cache) -> None:
-    with pytest.raises(JemallocError, match=r"^SHA-256 is [0-9a-f]{64} where 5{64} was expected$"):
-        cache.add(b"bundle", receipt(), "web1", S)
-    assert cache.entries() == []
+def test_removing(cache: caching.Cache) -> None:
+    first, second = packed.bundle(b"first"), packed.bundle(b"second")
+    for data, builder in ((first, "web1"), (second, "web1"), (first, "web2")):
+        cache.add(data, builder)
+    os.unlink(os.path.join(cache.directory, "bundles", digest(second)))
+    assert [(each["builder"], each["size"]) for each in cache.listing()] == [
+        ("web1", len(first)),
+        ("web1", 0),
+        ("web2", len(first)),
+    ]
+    assert [each["builder"] for each in cache.listing("web2")] == ["web2"]
+    cache.remove("web1")
+    assert [each["builder"] for each in cache.entries()] == ["web2"]
+    assert os.listdir(os.path.join(cache.directory, "bundles")) == [digest(first)]
+    cache.remove("web2")
+    assert (cache.entries(), os.listdir(os.path.join(cache.directory, "bundles"))) == ([], [])
+
+
+def test_a_bundle_whose_bytes_are_not_right_is_none(cache: caching.Cache) -> None:
+    data = packed.bundle()
+    cache.add(data, "web1")
+    path = pathlib.Path(cache.directory, "bundles", digest(data))
+    path.write_bytes(b"other")
+    assert find(cache, "web1") is None
+    assert not path.exists()
+    cache.add(data, "web2")
+    assert find(cache, "web1", "web2") == ("web1", digest(data))
 
 
 def test_sources(cache: caching.Cache, tmp_path: pathlib.Path) -> None:
@@ -129,12 +230,18 @@ def test_sources(cache: caching.Cache, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "{}", "[1]", '[{"sha256": "x", "builder": "a"}]', '[{"builder": "a"}]', "null"]
+    "text",
+    [
+        *("", "{", "{}", "[1]", '[{"sha256": "x", "builder": "a"}]', '[{"builder": "a"}]', "null", "[" * 100_000),
+        json.dumps([{**packed.manifest(), "sha256": f"../{S}", "builder": "a"}]),
+        json.dumps([{**packed.manifest(), "sha256": S, "builder": ["a"]}]),
+        json.dumps([{**packed.manifest(), "sha256": S, "builder": "a", "options": []}]),
+    ],
 )
 def test_an_index_that_is_none(cache: caching.Cache, text: str) -> None:
     pathlib.Path(cache.directory, "index.json").write_text(text)
     assert cache.entries() == []
-    cache.add(b"bundle", receipt(), "web1")
+    cache.add(packed.bundle(), "web1")
     assert len(cache.entries()) == 1
 
 
@@ -160,20 +267,21 @@ def test_what_another_process_writes_is_left(cache: caching.Cache) -> None:
     written.write_bytes(bytes(2 << 20))
     os.utime(written, (0, 0))
     for number in range(3):
-        cache.add(bytes([number]) * 600_000, receipt(), "web1")
+        cache.add(packed.bundle(random.Random(number).randbytes(600_000)), "web1")
     assert written.exists()
     assert len(list(written.parent.iterdir())) == 2
 
 
 def test_the_limit(cache: caching.Cache, tmp_path: pathlib.Path) -> None:
-    data = [bytes([number]) * 400_000 for number in range(4)]
+    chance = random.Random(1)
+    data = [packed.bundle(chance.randbytes(400_000), release=f"5.3.{number}") for number in range(4)]
     for number, each in enumerate(data[:3]):
-        cache.add(each, receipt(version=f"5.3.{number}"), "web1")
-        os.utime(os.path.join(cache.directory, "bundles", hashlib.sha256(each).hexdigest()), (number, number))
-    assert [entry["release"] for entry in cache.entries()] == ["5.3.2", "5.3.1"]
-    assert cache.find(need(version="5.3.1"))  # which is used now, so 5.3.2 goes first
-    cache.add(data[3], receipt(version="5.3.3"), "web1")
-    assert [entry["release"] for entry in cache.entries()] == ["5.3.3", "5.3.1"]
+        cache.add(each, "web1")
+        os.utime(os.path.join(cache.directory, "bundles", digest(each)), (number, number))
+    assert [entry["release"] for entry in cache.entries()] == ["5.3.1", "5.3.2"]
+    assert find(cache, "web1")  # 5.3.1 is used now, so 5.3.2 goes first
+    cache.add(data[3], "web1")
+    assert [entry["release"] for entry in cache.entries()] == ["5.3.1", "5.3.3"]
     assert len(os.listdir(os.path.join(cache.directory, "bundles"))) == 2
     large = tmp_path / "large"
     large.write_bytes(b"x" * 2_000_000)
@@ -187,17 +295,63 @@ def test_a_directory_that_cannot_be(tmp_path: pathlib.Path) -> None:
         caching.Cache(str(tmp_path / "file" / "cache"), 1)
 
 
-def test_it_is_for_its_owner_alone(tmp_path: pathlib.Path) -> None:
-    cache = caching.Cache(str(tmp_path / "cache"), 1)
-    assert os.stat(os.path.join(cache.directory, "bundles")).st_mode & 0o777 == 0o700
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077, 0o377])
+def test_it_is_for_its_owner_alone(tmp_path: pathlib.Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        caching.Cache(str(tmp_path / "home" / "cache"), 1)
+    finally:
+        os.umask(before)
+    made = [tmp_path / "home", *(tmp_path / "home").rglob("*")]
+    assert {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in made} == dict.fromkeys(
+        ["home", "home/cache", "home/cache/sources", "home/cache/bundles", "home/cache/locks"], 0o700
+    )
+
+
+@pytest.mark.parametrize("name", ["", "sources", "bundles", "locks"])
+def test_a_directory_that_others_can_write_to_is_refused(cache: caching.Cache, name: str) -> None:
+    os.chmod(os.path.join(cache.directory, name), 0o775)
+    with pytest.raises(JemallocError, match=r"^cache: .* can be written by its group or by others, who could change "):
+        caching.Cache(cache.directory, 1)
+
+
+def test_a_lock_follows_no_link(cache: caching.Cache, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    os.symlink(tmp_path / "victim", os.path.join(cache.directory, "locks", "index"))
+    with pytest.raises(JemallocError, match=r"^cache: .*/locks/index: Too many levels of symbolic links; name a path "):
+        cache.add(packed.bundle(), "web1")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_cache_that_can_only_be_read(cache: caching.Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = packed.bundle()
+    cache.add(data, "web1")
+    os.rmdir(os.path.join(cache.directory, "sources"))
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+
+    def utime(_path: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", utime)
+    found = caching.Cache(cache.directory, 1)
+    assert find(found, "web1") == ("web1", digest(data))
+    assert not os.path.exists(os.path.join(cache.directory, "sources"))
+    pathlib.Path(cache.directory, "bundles", digest(data)).write_bytes(b"other")
+    monkeypatch.setattr(os, "unlink", lambda path: utime(path))
+    assert find(found, "web1") is None
+
+
+def test_looking_makes_no_cache(tmp_path: pathlib.Path) -> None:
+    cache = caching.Cache(str(tmp_path / "cache"), 1, make=False)
+    assert (cache.listing(), list(tmp_path.iterdir())) == ([], [])
 
 
 def add_many(directory: str, number: int) -> None:
     """Add bundles as one of several processes."""
     cache = caching.Cache(directory, 100)
     for each in range(5):
-        cache.add(f"{number}.{each}".encode(), receipt(version=f"5.{number}.{each}"), "web1")
-        cache.add(b"the same", receipt(), "web1")
+        cache.add(packed.bundle(release=f"5.{number}.{each}"), "web1")
+        cache.add(packed.bundle(), "web1")
 
 
 def test_several_at_once(tmp_path: pathlib.Path) -> None:
@@ -208,7 +362,7 @@ def test_several_at_once(tmp_path: pathlib.Path) -> None:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * 8
     cache = caching.Cache(str(tmp_path), 100)
-    assert len(cache.entries()) == 41
+    assert len(cache.entries()) == len({f"5.{number}.{each}" for number in range(8) for each in range(5)} | {"5.3.1"})
     assert sorted(os.listdir(str(tmp_path / "bundles"))) == sorted(entry["sha256"] for entry in cache.entries())
     json.loads((tmp_path / "index.json").read_text())
 
@@ -239,3 +393,34 @@ def test_a_lock_ends_with_its_process(tmp_path: pathlib.Path) -> None:
     holder.join()
     with caching.Cache(str(tmp_path), 1).lock("x", "", waiting):
         assert said == ["web1"]
+
+
+def test_waiting_for_a_lock(tmp_path: pathlib.Path) -> None:
+    cache = caching.Cache(str(tmp_path), 1)
+    said: list[str] = []
+    assert not cache.wait("x", said.append)
+    locked = multiprocessing.Event()
+    holder = multiprocessing.Process(target=hold, args=(str(tmp_path), locked))
+    holder.start()
+    locked.wait()
+
+    def waiting(owner: str) -> None:
+        said.append(owner)
+        holder.kill()
+
+    assert cache.wait("x", waiting)
+    assert said == ["web1"]
+    holder.join()
+
+
+@pytest.mark.parametrize("sha256", ["{planted}", "/dev/zero", "../planted", "", "x", 5, None, "a" * 63 + "\0"])
+def test_only_a_digest_is_a_path(cache: caching.Cache, tmp_path: pathlib.Path, sha256: t.Any) -> None:
+    planted = tmp_path / "planted"
+    planted.write_text("planted")
+    name = str(planted) if sha256 == "{planted}" else sha256
+    refused = r"^cache: sources are named by their SHA-256 digests, and .* is none\.$"
+    with pytest.raises(JemallocError, match=refused):
+        cache.path("sources", name)
+    with pytest.raises(JemallocError, match=refused):
+        cache.add_source(str(planted), name)
+    assert planted.read_text() == "planted"

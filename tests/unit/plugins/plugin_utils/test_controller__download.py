@@ -83,3 +83,11 @@ def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
 )
 def test_reasons(error: Exception, reason: str) -> None:
     assert downloading._reason(error).startswith(reason)
+
+
+def test_a_full_disk_names_the_file(server: t.Any, tmp_path: pathlib.Path) -> None:
+    server.files["/file"] = DATA
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fetch(f"{server.address}/file", tmp_path / "full")
+    assert caught.value.filename == str(tmp_path / "full")

@@ -15,23 +15,18 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
+from tests.unit import packed
 
 S = "5" * 64
 HERE = {"architecture": "x86_64", "libc": "glibc", "libc_version": "2.36", "lg_page": 12}
-NEED = caching.need_of({"version": "5.3.1", "sources": [S], "archives": [], "options": {}, **HERE})
-RECEIPT = {
-    "release": "5.3.1",
-    "source": {"sha256": S},
-    "platform": {"architecture": "x86_64", "libc": "glibc", "libc_lowest": "2.34", "lg_page": 12},
-    "options": {},
-}
+NEED = caching.need_of({"version": "5.3.1", "sources": [packed.SOURCE], "options": packed.OPTIONS, **HERE})
 
 
 @pytest.fixture
 def mirrored(server: t.Any, tmp_path: pathlib.Path) -> str:
     """Put a cache with one bundle on the server; return the checksum of its index."""
     cache = caching.Cache(str(tmp_path / "original"), 1)
-    cache.add(b"bundle", RECEIPT, "web1")
+    cache.add(packed.bundle(), "web1\x1b[2J")
     for path in pathlib.Path(cache.directory).rglob("*"):
         if path.is_file():
             server.files[f"/{path.relative_to(cache.directory)}"] = path.read_bytes()
@@ -52,10 +47,10 @@ def find(server: t.Any, checksum: t.Optional[str], cache: caching.Cache) -> None
 @pytest.mark.parametrize("given", [True, False])
 def test_a_bundle_is_taken(server: t.Any, mirrored: str, cache: caching.Cache, given: bool) -> None:
     find(server, mirrored if given else None, cache)
-    found = cache.find(NEED)
+    found = cache.find(NEED, ())
     assert found is not None
-    assert pathlib.Path(found[0]).read_bytes() == b"bundle"
-    assert found[1]["builder"] == "web1"
+    assert pathlib.Path(found[0]).read_bytes() == packed.bundle()
+    assert (found[1]["builder"], found[1]["origin"]) == (server.address, "mirror")
 
 
 def test_nothing_that_does(server: t.Any, mirrored: str, cache: caching.Cache) -> None:
@@ -74,11 +69,22 @@ def test_what_is_not_what_it_says(server: t.Any, mirrored: str, cache: caching.C
     assert str(caught.value) == f"cache_mirror: {server.address}: SHA-256 is {digest} where {S} was expected."
     for name in [name for name in server.files if name.startswith("/bundles/")]:
         server.files[name] = b"forged"
-    with pytest.raises(JemallocError, match=r"^cache_mirror: .*: SHA-256 is [0-9a-f]{64} where [0-9a-f]{64} was expec"):
+    with pytest.raises(JemallocError, match=r"^cache_mirror: .*: its bundle [0-9a-f]{64} has another SHA-256\.$"):
         find(server, mirrored, cache)
     server.files.clear()
     with pytest.raises(JemallocError, match=r"^cache_mirror: .*: the server answers 404 Not Found\.$"):
         find(server, mirrored, cache)
+    assert cache.entries() == []
+
+
+def test_an_index_that_says_something_else_than_the_bundle(server: t.Any, mirrored: str, cache: caching.Cache) -> None:
+    data = packed.bundle(release="5.3.0")
+    index = json.loads(server.files["/index.json"])
+    index[0]["sha256"] = hashlib.sha256(data).hexdigest()
+    server.files["/index.json"] = json.dumps(index).encode()
+    server.files[f"/bundles/{index[0]['sha256']}"] = data
+    with pytest.raises(JemallocError, match=r"^cache_mirror: .* is refused: it holds jemalloc 5\.3\.0, not 5\.3\.1\."):
+        find(server, None, cache)
     assert cache.entries() == []
 
 

@@ -55,11 +55,20 @@ class Fake:
         if "restart" in arguments:
             return self._restart(unit)
         if "show" in arguments:
-            state, main_pid = self.states.get(unit, ""), self.main_pid(unit)
-            return 0, f"KillMode={self.kill_mode}\nNRestarts={self.again}\nActiveState={state}\nMainPID={main_pid}\n"
+            return 0, "\n".join(map(self._shown, arguments[arguments.index("--") + 1 :]))
         if "stop" in arguments:
             return self.stopped
         return self.journal if arguments[0] == "journalctl" else (0, "")
+
+    def _shown(self, unit: str) -> str:
+        properties = {
+            "Names": f"alias.service {unit}",
+            "KillMode": self.kill_mode,
+            "NRestarts": self.again,
+            "ActiveState": self.states.get(unit, ""),
+            "MainPID": self.main_pid(unit),
+        }
+        return "".join(f"{name}={value}\n" for name, value in properties.items())
 
     def main_pid(self, unit: str) -> str:
         """Return the main process of a service."""

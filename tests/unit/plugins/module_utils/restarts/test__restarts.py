@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import time
 import typing as t
@@ -38,7 +39,8 @@ def test_wanted(root: pathlib.Path) -> None:
 def entry(version: t.Optional[str], reason: str, before: t.Optional[str] = None) -> t.Dict[str, t.Any]:
     """Return what a service that needs a restart looks like in a result."""
     name = "puma.service"
-    return {"name": name, "version": version, "uid": None, "unit": name, "before": before, "reason": reason}
+    service = {"name": name, "version": version, "uid": None, "unit": name, "before": before, "written": None}
+    return {**service, "reason": reason}
 
 
 def needed(*arguments: t.Any, **more: t.Any) -> t.List[t.Dict[str, t.Any]]:
@@ -116,18 +118,18 @@ def test_what_a_restart_spares_is_not_the_service(use: t.Callable[..., Fake], pr
 )
 def test_before(use: t.Callable[..., Fake], prefix: str, runs: t.Optional[str], expected: t.Optional[str]) -> None:
     fake = use()
-    assert restarts.before(PUMA, prefix) is None
+    assert restarts.releases_before([PUMA], prefix) == {PUMA: None}
     fake.start("puma.service", runs)
-    assert restarts.before(PUMA, prefix) == expected
+    assert restarts.releases_before([PUMA], prefix) == {PUMA: expected}
 
 
 def test_before_with_two_releases_at_once(use: t.Callable[..., Fake], prefix: str) -> None:
     fake = use()
     fake.start("puma.service", "5.1.0", count=2)
     (fake.proc / "100" / "maps").write_text("")
-    assert restarts.before(PUMA, prefix) == "5.1.0"
+    assert restarts.releases_before([PUMA], prefix) == {PUMA: "5.1.0"}
     (fake.proc / "100" / "maps").write_text((fake.proc / "101" / "maps").read_text().replace("5.1.0", "5.3.1"))
-    assert restarts.before(PUMA, prefix) is None
+    assert restarts.releases_before([PUMA], prefix) == {PUMA: None}
 
 
 @pytest.mark.parametrize(
@@ -157,10 +159,106 @@ def test_prove(use: t.Callable[..., Fake], prefix: str) -> None:
     fake.start("puma.service", "5.3.1", count=3)
     fake.start("cron.service", None)
     assert restarts.prove(fake, [PUMA, restarts.Service("cron.service", None)], prefix, 60) == {}
-    assert fake.calls == [
-        f"systemctl show --property=ActiveState,MainPID,KillMode,NRestarts -- {unit}"
-        for unit in ("puma.service", "cron.service") * 2
-    ]
+    properties = "Names,ActiveState,MainPID,KillMode,NRestarts"
+    assert fake.calls == [f"systemctl show --property={properties} -- puma.service cron.service"] * 2
+
+
+MANY = [restarts.Service(f"s{number}.service", "5.3.1") for number in range(20)]
+
+
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch, root: pathlib.Path) -> t.List[str]:
+    """What is listed of /proc, from now on."""
+    found: t.List[str] = []
+    listdir = os.listdir
+
+    def counted(path: str = ".") -> t.List[str]:
+        if str(path).startswith(f"{root}/proc"):
+            found.append(str(path))
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    return found
+
+
+def test_many_services_take_one_scan_and_one_question(
+    use: t.Callable[..., Fake], prefix: str, scans: t.List[str]
+) -> None:
+    fake = use()
+    for service in MANY:
+        fake.start(service.name, "5.1.0")
+    scans.clear()
+    assert restarts.releases_before(MANY, prefix) == dict.fromkeys(MANY, "5.1.0")
+    assert (len(scans), len(fake.calls)) == (1, 0)
+    listed = [restarts.Listed(service.name, False, "5.3.1") for service in MANY]
+    assert len(needed(fake, listed, prefix)) == len(MANY)
+    assert (len(scans), len(fake.calls)) == (2, 1)
+    for service in MANY:
+        fake.start(service.name, "5.3.1")
+    scans.clear()
+    assert restarts.prove(fake, MANY, prefix, 60) == {}
+    assert (len(scans), len(fake.calls)) == (2, 3)
+    assert restarts.prove_health(fake, MANY, prefix, 60, 1 << 20) == {}
+    assert (len(scans), len(fake.calls)) == (5, 5)
+
+
+def test_each_systemd_is_asked_for_its_own_services(use: t.Callable[..., Fake], prefix: str) -> None:
+    fake = use()
+    users = [restarts.Service("own.service", "5.3.1", uid) for uid in (65533, None, 65534)]
+    services = [*users, restarts.Service("other.service", "5.3.1", 65533)]
+    assert set(restarts.prove(fake, services, prefix, -1)) == set(services)
+    asked = [call.partition(" -- ")[2] for call in fake.calls]
+    assert asked == ["own.service other.service", "own.service", "own.service"] * 2
+    assert ["XDG_RUNTIME_DIR" in call for call in fake.calls[:3]] == [True, False, True]
+
+
+GOOD, MOVED, BAD, AGAIN = (
+    restarts.Look("", "1"),
+    restarts.Look("", "2"),
+    restarts.Look("it is bad", "1"),
+    restarts.Look("", "3", "systemd started it again"),
+)
+
+
+@pytest.mark.parametrize(
+    ("takes", "looks", "reason"),
+    [
+        (100, [GOOD, GOOD], ""),
+        (1, [GOOD, MOVED, MOVED], ""),
+        (1, [GOOD, BAD, GOOD, GOOD], ""),
+        (1, [BAD, BAD, BAD, GOOD, GOOD], ""),
+        # the time is over when the second one begins
+        (100, [BAD, GOOD, GOOD], ""),
+        (100, [BAD, GOOD, BAD], "it is bad"),
+        (100, [BAD, BAD], "it is bad"),
+        (100, [GOOD, BAD], "it is bad"),
+        (100, [GOOD, MOVED], "it does not stay up, its main process changes"),
+        (100, [GOOD, AGAIN], "systemd started it again"),
+        # a look takes so long that others are over before it
+        (6, [BAD, BAD, GOOD, GOOD], ""),
+        (6, [BAD, BAD, BAD], "it is bad"),
+    ],
+)
+def test_the_clock_alone_fails_nobody(
+    monkeypatch: pytest.MonkeyPatch, takes: int, looks: t.List[restarts.Look], reason: str
+) -> None:
+    now, made = [0.0], [0]
+
+    def look(names: t.Sequence[str]) -> t.Dict[str, restarts.Look]:
+        now[0] += takes
+        made[0] += 1
+        return {name: looks[made[0] - 1] if name == "a" else GOOD for name in names}
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    assert restarts.unsettled(look, ["b", "a", "b"], 10) == ({"a": reason} if reason else {})
+    assert made[0] == len(looks)
+
+
+def test_those_that_fail_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([{"a": BAD, "b": GOOD}, {"a": GOOD, "b": BAD}, {"a": BAD}])
+    monkeypatch.setattr(restarts, "INTERVAL", 0)
+    assert list(restarts.unsettled(lambda _names: next(looks), ["a", "b"], -1)) == ["a", "b"]
 
 
 def test_prove_health(use: t.Callable[..., Fake], prefix: str) -> None:
@@ -231,7 +329,7 @@ def test_prove_a_service_whose_main_process_changes(
     fake = use()
     fake.again = again
     fake.start("puma.service", "5.3.1")
-    times = iter([0.0, 1.0, 2.0, 99.0])
+    times = iter([0.0, 1.0, 99.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     monkeypatch.setattr(time, "sleep", lambda _seconds: fake.start("puma.service", "5.3.1"))
     assert restarts.prove(fake, [PUMA], prefix, 10) == {PUMA: f"it does not stay up, {reason}"}

@@ -61,6 +61,7 @@ class Scenario(t.NamedTuple):
             "library": f"{prefix}/current/lib/libjemalloc.so",
             "built": self.built,
             "origin": origin,
+            "builder": None,
             "packages": [],
             "missing": None,
             "scopes": None,

@@ -191,7 +191,7 @@ def test_what_a_scope_refers_to_cannot_be_removed(call: Call, installed: Install
             PermissionError(13, "Permission denied", "/x/.lock"),
             "/x/.lock: Permission denied; run this as root (become: true).",
         ),
-        (OSError(28, "No space left on device", "/x/y"), "/x/y: No space left on device."),
+        (OSError(28, "No space left on device", "/x/y"), "/x/y: No space left on device; make room there."),
         (OSError(30, "Read-only file system"), "{prefix}: Read-only file system."),
     ],
 )

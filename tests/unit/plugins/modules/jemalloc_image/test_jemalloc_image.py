@@ -75,7 +75,6 @@ def test_what_is_missing(call: Call, podman: Podman) -> None:
         "checksum": RELEASE["checksum"],
         "sources": ["5" * 64],
         "options": arguments.OPTIONS,
-        "archives": [],
         "architecture": MACHINE,
         "libc": "glibc",
         "lg_page": platform.lg_page(MACHINE),

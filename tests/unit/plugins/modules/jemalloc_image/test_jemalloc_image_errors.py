@@ -114,4 +114,4 @@ def test_disk_that_is_full(call: Call, podman: Podman, packed: Bundle, monkeypat
         raise OSError(28, "No space left on device", "/tmp/x")
 
     monkeypatch.setattr(podman, "_export", full)
-    assert make(call, **packed())["msg"] == "/tmp/x: No space left on device."
+    assert make(call, **packed())["msg"] == "/tmp/x: No space left on device; make room there."

@@ -192,7 +192,7 @@ def test_files_that_cannot_be_changed(
     monkeypatch.setattr(changes, "_sync", fail)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     lab.calls()
-    assert run(state=state)["msg"].endswith("No space left on device; all files are as before.")
+    assert run(state=state)["msg"].endswith("No space left on device; all files are as before; make room there.")
     assert files_of(lab) == before
     assert (lab.state / "active").exists() is (state == "absent")
     assert bool(lab.calls()) is systemd

@@ -10,6 +10,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _watchdog as watchdog
@@ -22,7 +23,7 @@ while [ "$1" != -- ]; do shift; done; shift
 for unit; do
   state=loaded
   case $unit in missing*|no-command*|tool*) state=not-found ;; esac
-  printf 'Id=%s\\nLoadState=%s\\nActiveState=active\\n' "$unit" "$state"
+  printf 'Id=%s\\nNames=%s\\nLoadState=%s\\nActiveState=active\\n' "$unit" "$unit" "$state"
   case $unit in
     own.timer) printf 'Triggers=cleanup.service\\nAccept=no\\n\\n'; continue ;;
     own.socket) printf 'Triggers=own@9.service\\nAccept=yes\\n\\n'; continue ;;
@@ -72,11 +73,15 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> t.List[t.Tuple[str, str]]:
     """What the watchdog is asked to write, which it does and finds good unless the text asks for another verdict."""
     asked: t.List[t.Tuple[str, str]] = []
 
-    def activate(path: str, content: str, _library: str, _systemd: bool) -> str:
-        asked.append((path, content))
-        if "bad" in content:
+    def activate(change: changes.Change, _library: str, _systemd: bool, lock: changes.Lock) -> str:
+        assert lock.is_held()
+        assert change.after
+        asked.append((change.path, change.after))
+        if "bad" in change.after:
             return "a shell: exit status 1"
-        files.write_file(path, content.encode())
+        if "late" in change.after:
+            return f"The watchdog was not ready within 30 s, so {watchdog.AS_BEFORE}"
+        files.write_file(change.path, change.after.encode())
         return ""
 
     monkeypatch.setattr(watchdog, "activate", activate)

@@ -157,11 +157,14 @@ def test_errors(
     assert snapshot(root) == before
 
 
+FULL = "No space left on device; all files are as before; make room there."
+
+
 @pytest.mark.parametrize(
     ("error", "user", "message"),
     [
-        (OSError(28, "No space left on device", "/x"), 0, "/x: No space left on device; all files are as before."),
-        (OSError(28, "No space left on device"), 0, "this host: No space left on device; all files are as before."),
+        (OSError(28, "No space left on device", "/x"), 0, f"/x: {FULL}"),
+        (OSError(28, "No space left on device"), 0, f"this host: {FULL}"),
         (PermissionError(13, "Permission denied", "/x"), 0, "/x: Permission denied; all files are as before."),
         (PermissionError(13, "Permission denied", "/x"), 7, "/x: Permission denied; run this as root (become: true)."),
     ],

@@ -45,6 +45,12 @@ def test_the_list_of_the_dynamic_linker(
     assert not without.exists()
 
 
+def test_a_watchdog_that_comes_too_late(scopes: Call, root: pathlib.Path, watched: t.Any) -> None:
+    (root / "etc/ld.so.preload").write_text("/late.so\n")
+    found = scopes(host=True, via="ld_so_preload")
+    assert found["msg"] == "The watchdog was not ready within 30 s, so all files are as before."
+
+
 def test_a_library_that_the_watchdog_refuses(
     scopes: Call, root: pathlib.Path, watched: t.Any, snapshot: Snapshot
 ) -> None:
