@@ -234,9 +234,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(preflight, "_NOBODY", os.geteuid())  # the directories of pytest let nobody else in
     service = tmp_path / "root-programs" / "systemd-run"  # there is no systemd to ask for one
     service.parent.mkdir()
-    service.write_text(
-        '#!/bin/sh\nwhile :; do case $1 in --) shift; break ;; -*) shift ;; *) exec "$@" ;; esac; done\nexec "$@"\n'
-    )
+    service.write_text('#!/bin/sh\nfor word; do case $word in -*) shift ;; *) break ;; esac; done\nexec "$@"\n')
     service.chmod(0o755)
     monkeypatch.setenv("PATH", f"{service.parent}:{os.environ['PATH']}")
     for function in (restarts.running, restarts.releases_before, restarts.prove, restarts.prove_health, info.gather):
