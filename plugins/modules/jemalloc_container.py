@@ -53,6 +53,13 @@ options:
     description: What another call of the same play returned as RV(before).
     type: dict
     default: {}
+  written:
+    description:
+      - What that call returned as RV(written).
+      - With V(restored) a file that another run or somebody by hand changed since is left as it is, and a warning names
+        it. If not set, all files are restored whatever they hold.
+    type: dict
+    default: {}
   restart:
     description: Whether containers that run are restarted when they do not run with what they should.
     type: bool
@@ -123,6 +130,7 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_container:
     state: restored
     restore: "{{ contained.before }}"
+    written: "{{ contained.written }}"
 
 - name: Let no container preload it any more
   preload.jemalloc.jemalloc_container:
@@ -141,6 +149,11 @@ before:
   returned: always
   type: dict
   sample: {/etc/containers/systemd/web.container.d/zz-preload-jemalloc.conf: null}
+written:
+  description: Fingerprints of the files that changed, as this run left them. It is for O(written).
+  returned: success
+  type: dict
+  sample: {/etc/containers/systemd/web.container.d/zz-preload-jemalloc.conf: absent}
 containers:
   description: The containers that run and are listed, or were.
   returned: success
@@ -182,7 +195,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _container
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_image as container_image
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_jobs as jobs_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _container_plan as planning
+from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
@@ -190,6 +205,7 @@ ARGUMENTS: t.Dict[str, t.Any] = {
     "containers": {"type": "list", "elements": "dict", "default": []},
     "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
     "restore": {"type": "dict", "default": {}},
+    "written": {"type": "dict", "default": {}},
     "restart": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 60},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
@@ -223,7 +239,7 @@ def planned(
     promised = [catalogue.check_number(each) for each in [params["version"], *params["releases"]] if each]
     current = params["version"] if module.check_mode else None
     releases = container.releases(prefix, own, promised if module.check_mode else [], current, len(own) < len(wanted))
-    restore = container.check_restore(params["restore"]) if params["state"] == "restored" else None
+    restore = to_restore(params, host) if params["state"] == "restored" else None
     rebuilt = params["rebuilt"] if module.check_mode else None
     jobs = planning.Planner(host, releases, not module.check_mode, rebuilt, restore).jobs(wanted)
     changes = [change for job in jobs for change in job.changes]
@@ -236,6 +252,7 @@ def planned(
         ],
         "files": [change.path for change in changes],
         "before": {change.path: change.before for change in changes if not change.link},
+        "written": {c.path: undo.fingerprint(c.path, c.after) for c in changes if not c.link},
         "containers": [
             {"name": unit, "of": job.title, "version": version, "reason": job.reasons.get(unit, "")}
             for job in jobs
@@ -244,6 +261,16 @@ def planned(
         "proved": [],
     }
     return result, releases, jobs
+
+
+def to_restore(params: t.Mapping[str, t.Any], host: Host) -> t.Dict[str, t.Optional[str]]:
+    """Return what files are to hold again; those that another run changed since are left out, and named."""
+    restore = dict(container.check_restore(params["restore"]))
+    written = {path: params["written"][path] for path in restore if path in params["written"]}
+    left = [path for path in undo.changed_files(written) if files.read_text(path) != restore[path]]
+    if left:
+        host.warn(f"{', '.join(left)}: {changes_util.CHANGED}; left as it is.")
+    return {path: text for path, text in restore.items() if path not in left}
 
 
 def try_images(

@@ -104,7 +104,7 @@ def test_a_guard_that_holds_the_lock_for_too_long_is_ended() -> None:
 
     def end(arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None) -> t.Any:
         if "stop" in arguments:
-            os.close(t.cast(int, descriptor))
+            os.close(descriptor)
         return systemctl(arguments, directory, data)
 
     with session.locked(end, timeout=0):

@@ -11,6 +11,7 @@ import typing as t
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from tests.unit.plugins.modules.jemalloc_container.conftest import DROP_IN, HEADER, World, libc
 
@@ -227,7 +228,24 @@ def test_restored(containers: Call, world: World, snapshot: Snapshot) -> None:
     assert {name: value[1] for name, value in snapshot(world.root).items()} == {
         name: value[1] for name, value in between.items()
     }
+    assert containers(state="restored", restore=done["before"], written=done["written"])["files"] == []
     for name, text in (("/etc/passwd", None), (next(iter(done["before"])), "x")):
         assert containers(state="restored", restore={name: text})["msg"] == (
             f"restore: {name} is not a file of this module; hand on what it returned as before."
         )
+
+
+def test_what_another_run_changed_since_is_not_restored(
+    containers: Call, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: t.List[str] = []
+    monkeypatch.setattr(host.Host, "warn", lambda _self, message: warnings.append(message))
+    world.quadlet("web")
+    world.quadlet("db")
+    done = containers({"quadlet": "web"}, {"quadlet": "db"})
+    path = next(path for path in done["written"] if "web" in path)
+    containers({"quadlet": "web", "malloc_conf": {"narenas": 2}}, {"quadlet": "db"})
+    restored = containers(state="restored", restore=done["before"], written=done["written"])
+    assert restored["files"] == [each for each in done["files"] if each != path]
+    assert warnings == [f"{path}: changed since by another run, or by hand; left as it is."]
+    assert (world.mapped("web.service"), world.mapped("db.service")) == ({"9.9.9"}, set())

@@ -155,6 +155,13 @@ def test_files_that_cannot_be_written(containers: Call, world: World, monkeypatc
     path = world.root / "etc/containers/systemd/web.container.d/zz-preload-jemalloc.conf"
     assert failed["msg"] == f"web.container: {path}: No space left on device; it is as before."
     assert not path.parent.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "standing", lambda _change: "by hand")
+        failed = containers({"quadlet": "web"})
+    assert failed["msg"] == (
+        f"web.container: {path}: changed since by another run, or by hand, after this run had read it; all files are "
+        "as before."
+    )
     monkeypatch.setattr(changes, "LOCK", "/proc/nowhere/lock")
     assert "/proc/nowhere/lock: " in containers({"quadlet": "web"})["msg"]
 
