@@ -256,6 +256,11 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc:
     state: absent
     released: "{{ preload.files }}"
+
+- name: Roll back to the release from before, unless another run has switched since
+  preload.jemalloc.jemalloc:
+    version: "{{ installed.diff.before.current }}"
+    only_from: "{{ installed.version }}"
 """
 
 RETURN = r"""

@@ -10,6 +10,7 @@ import time
 import typing as t
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
@@ -104,11 +105,11 @@ def test_a_host_that_is_gone_builds_nothing(play: Play, monkeypatch: pytest.Monk
     play.volunteer("web1", "web2")
 
     def position(*_arguments: t.Any) -> t.NoReturn:
-        raise ConnectionError("gone")
+        raise AnsibleConnectionFailure("gone")
 
     with monkeypatch.context() as patch:
         patch.setattr(fleet, "position", position)
-        with pytest.raises(ConnectionError):
+        with pytest.raises(AnsibleConnectionFailure):
             play.run("web1", build="chosen", missing=MISSING)
     assert play.run("web2", missing=MISSING)["changed"]
     assert play.builds() == ["web2"]
