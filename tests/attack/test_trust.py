@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import subprocess
@@ -77,14 +75,7 @@ def put(fleet: lab.Fleet, host: str, path: str, text: str) -> None:
 
 def lie(fleet: lab.Fleet, bundle: bytes, **missing: t.Any) -> None:
     """Let the last host answer these values as missing, and this bundle as what it built."""
-    manifest = packed.manifest_of(bundle)
-    answer = {
-        "content": base64.b64encode(bundle).decode("ascii"),
-        "sha256": hashlib.sha256(bundle).hexdigest(),
-        "receipt": {key: value for key, value in manifest.items() if key != "files"},
-        "version": manifest["release"],
-    }
-    put(fleet, fleet.hosts[-1], "/root/lies.json", json.dumps({"missing": missing, "packed": answer}))
+    put(fleet, fleet.hosts[-1], "/root/lies.json", json.dumps({"missing": missing, "packed": packed.answer(bundle)}))
 
 
 @pytest.fixture(scope="module")
