@@ -201,7 +201,7 @@ class ActionModule(base.Action):
             return unchanged if self._find(cache, need) else self._build_for_others(cache, need) or unchanged
 
     def _build_for_others(self, cache: caching.Cache, need: caching.Need) -> t.Optional[Result]:
-        """Build on a build host, which is asked what it needs itself; None: it is for another platform or release."""
+        """Build on a build host, which is asked what it needs itself; None: it is of another platform."""
         look = self._module(build="never")
         if look.get("failed"):
             return look
@@ -209,7 +209,7 @@ class ActionModule(base.Action):
             here = dataclasses.replace(need.here, libc_version=_ANY_LIBC)
             return self._keep(cache, dataclasses.replace(need, here=here), lambda: look)
         there = self._need(look["missing"], self._builder)
-        if (there.build, there.platform) != (need.build, need.platform):
+        if there.platform != need.platform:
             return None
         return self._module(build="now") if self._task.check_mode else self._build_and_keep(cache, there)
 

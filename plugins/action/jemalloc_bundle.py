@@ -75,7 +75,7 @@ class ActionModule(base.Action):
         try:
             if not self._task.check_mode:
                 given = {key: self._task.args.get(key) or default for key, default in DEFAULTS.items()}
-                caching.Cache(str(given["cache"]), int(given["cache_size"])).add(data, self._host)
+                caching.Cache(str(given["cache"]), int(given["cache_size"])).add(data, self.asked_host())
             result["changed"] = keep(directory, name, data, self._task.check_mode)
         except OSError as error:
             raise JemallocError(words.of_controller(error, "dist", directory)) from error

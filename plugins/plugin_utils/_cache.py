@@ -71,14 +71,9 @@ class Need:
         return f"{self.here.architecture}-{self.here.libc}"
 
     @property
-    def build(self) -> t.Tuple[t.Any, ...]:
-        """What a build has to be made of, on any platform."""
-        return self.version, self.sources, sorted(self.options.items())
-
-    @property
     def key(self) -> str:
         """A name for all hosts that the same build could be good for."""
-        whole = [*self.build, self.platform, self.here.lg_page]
+        whole = [self.version, self.sources, sorted(self.options.items()), self.platform, self.here.lg_page]
         return hashlib.sha256(json.dumps(whole).encode("utf-8")).hexdigest()[:16]
 
     def lock(self, builder: str) -> str:
@@ -92,23 +87,6 @@ class Need:
 
     def __str__(self) -> str:
         return f"jemalloc {self.version} for {self.platform}"
-
-
-def need_of(missing: t.Mapping[str, t.Any]) -> Need:
-    """Return the need that a module reported."""
-    try:
-        here = platform.Here(
-            str(missing["architecture"]),
-            str(missing["libc"]),
-            str(missing["libc_version"]),
-            int(missing["lg_page"]),
-        )
-        version, sources = catalogue.check_number(missing["version"]), tuple(missing["sources"])
-        return Need(version, sources, dict(missing["options"]), here)
-    except (KeyError, TypeError, ValueError) as error:
-        raise JemallocError(
-            "missing: this is not what the module jemalloc returned as missing; leave it out, or hand that on as it is."
-        ) from error
 
 
 class Cache:

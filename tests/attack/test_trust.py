@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import subprocess
@@ -77,14 +75,7 @@ def put(fleet: lab.Fleet, host: str, path: str, text: str) -> None:
 
 def lie(fleet: lab.Fleet, bundle: bytes, **missing: t.Any) -> None:
     """Let the last host answer these values as missing, and this bundle as what it built."""
-    manifest = packed.manifest_of(bundle)
-    answer = {
-        "content": base64.b64encode(bundle).decode("ascii"),
-        "sha256": hashlib.sha256(bundle).hexdigest(),
-        "receipt": {key: value for key, value in manifest.items() if key != "files"},
-        "version": manifest["release"],
-    }
-    put(fleet, fleet.hosts[-1], "/root/lies.json", json.dumps({"missing": missing, "packed": answer}))
+    put(fleet, fleet.hosts[-1], "/root/lies.json", json.dumps({"missing": missing, "packed": packed.answer(bundle)}))
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +186,7 @@ def test_an_entry_is_what_was_asked_for(
     lie(clean, evil(**more))
     printed = re.sub(r"\s+", " ", clean.play("site", check=False, jemalloc_hosts=last, **wanted))
     assert "failed=1" in printed
-    assert reason in printed or "is not what this task asks for" in printed, printed
+    assert reason in printed, printed
     assert builders(clean) == []
 
 
@@ -218,4 +209,4 @@ def test_a_build_host_builds_what_the_play_asks_for(
     printed = clean.play("site", check=False, jemalloc_hosts=f"{second}:{last}", **given)
     assert re.search(rf"^{second}\s.*failed=0", printed, re.MULTILINE), printed
     assert taken(clean, second) == {second: first}
-    assert clean.shell(first, "ls /opt/jemalloc-build").split() == ["9.9.9"]
+    assert clean.shell(first, "ls /opt/jemalloc-build").split() == ["9.9.9", "current"]

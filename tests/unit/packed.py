@@ -14,9 +14,21 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _archive a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundles
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platforms
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 
 OPTIONS: dict[str, t.Any] = {"cxx": False, "prof": False, "lg_page": None}
 SOURCE = catalogue.RELEASES["5.3.1"].sha256
+
+
+def need(
+    version: str = "5.3.1",
+    sources: t.Sequence[str] = (SOURCE,),
+    options: t.Mapping[str, t.Any] = OPTIONS,
+    **here: t.Any,
+) -> caching.Need:
+    """Return the need of a host."""
+    whole = {"architecture": "x86_64", "libc": "glibc", "libc_version": "2.36", "lg_page": 12, **here}
+    return caching.Need(version, tuple(sources), options, platforms.Here(**whole))
 
 
 def platform(**more: t.Any) -> dict[str, t.Any]:
@@ -81,8 +93,3 @@ def missing(**more: t.Any) -> dict[str, t.Any]:
         "lg_page": 12,
         **more,
     }
-
-
-def manifest_of(data: bytes) -> dict[str, t.Any]:
-    """Return the manifest of a bundle."""
-    return bundles.read_manifest(data)

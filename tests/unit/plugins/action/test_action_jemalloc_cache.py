@@ -102,7 +102,8 @@ def test_a_file_that_is_missing(filled: pathlib.Path) -> None:
 
 
 def test_no_cache(tmp_path: pathlib.Path) -> None:
-    for given in ({}, {"builder": "web1", "state": "absent"}):
+    wanted: t.List[t.Dict[str, t.Any]] = [{}, {"builder": "web1", "state": "absent"}]
+    for given in wanted:
         result = run(tmp_path / "cache", **given)
         assert (result["changed"], result["entries"]) == (False, [])
     assert list(tmp_path.iterdir()) == []

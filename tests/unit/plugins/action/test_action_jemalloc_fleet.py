@@ -13,7 +13,6 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
-from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
 from tests.unit import packed
 from tests.unit.plugins.action.plays import BUNDLE, HOSTS, MISSING, Play
@@ -127,7 +126,7 @@ def test_the_next_one_builds_as_an_earlier_one_does_not_come(play: Play, monkeyp
 
 def test_a_host_waits_for_an_earlier_one_that_builds(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     play.volunteer("web1", "web2")
-    cache, need = play.cache(), caching.need_of(MISSING)
+    cache, need = play.cache(), packed.need(sources=MISSING["sources"])
     other = contextlib.ExitStack()
     other.enter_context(cache.lock(need.lock("web1"), "web1"))
 
@@ -224,7 +223,7 @@ def test_a_build_host_that_fails(delegated: Play) -> None:
 
 def test_no_other_host_chooses_what_a_build_host_builds(delegated: Play) -> None:
     play = delegated
-    asked = {"version": "5.3.1", "build_host": "old"}
+    asked: t.Dict[str, t.Any] = {"version": "5.3.1", "build_host": "old"}
     play.needs["web1"] = {"version": "5.3.0", "checksum": f"sha256:{'0' * 64}"}
     assert play.run("web1", build="never", **asked)["failed"]
     needs = play.volunteer("web2", **asked)

@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
+from tests.unit import packed
 
 #: In the order of the inventory; a, b and c build.
 HOSTS = {"a": "2.41", "b": "2.36", "x": "2.36", "c": "2.31", "y": "2.41", "z": "2.31"}
@@ -25,8 +26,7 @@ HOSTS = {"a": "2.41", "b": "2.36", "x": "2.36", "c": "2.31", "y": "2.41", "z": "
 
 def need(libc_version: str = "2.36", version: str = "5.3.1") -> caching.Need:
     """Return the need of a host with that C library."""
-    here = {"architecture": "x86_64", "libc": "glibc", "libc_version": libc_version, "lg_page": 12}
-    return caching.need_of({"version": version, "sources": [], "options": {}, **here})
+    return packed.need(version, libc_version=libc_version)
 
 
 def trust(host: str, hosts: t.Iterable[str] = HOSTS, build_host: str = "", shared: bool = True) -> fleet.Trust:

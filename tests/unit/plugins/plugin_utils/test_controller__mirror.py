@@ -18,8 +18,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as
 from tests.unit import packed
 
 S = "5" * 64
-HERE = {"architecture": "x86_64", "libc": "glibc", "libc_version": "2.36", "lg_page": 12}
-NEED = caching.need_of({"version": "5.3.1", "sources": [packed.SOURCE], "options": packed.OPTIONS, **HERE})
+NEED = packed.need()
 
 
 @pytest.fixture
