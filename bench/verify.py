@@ -44,8 +44,7 @@ def main() -> None:
     others, *counts = [int(word) for word in sys.argv[1:]] or DEFAULT
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         library = next(Path("/usr/lib").glob("*/libjemalloc.so.2"))
-        host = busy_host(Path(name))
-        try:
+        with busy_host(Path(name)) as host:
             host.ask("install", prefix=PREFIX, version="5.3.0", library=host.give(library))
             start_others(host, others)
             print(f"seconds, with {others} other processes")
@@ -54,8 +53,6 @@ def main() -> None:
                 enable, restart, verify, again, absent, back = measure(host, count)
                 row = f"{count:8}{enable:8.1f}{restart:9.1f}{verify:8.1f}{again:12.1f}{absent:8.1f}{back:9.1f}"
                 print(row, flush=True)
-        finally:
-            host.close()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as 
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _role as role
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _variables as variables_util
 
 #: Arguments that only the controller's half reads, with their defaults, which are those of the module.
 CONTROLLER: t.Dict[str, t.Any] = {
@@ -54,19 +56,6 @@ _DISPLAY = Display()
 Result = base.Result
 
 
-def with_latest(arguments: t.Dict[str, t.Any], cache: str) -> t.Dict[str, t.Any]:
-    """Return the arguments with the newest release in place of the wish for it."""
-    if not boolean(arguments.get("latest") or False, strict=False):
-        return arguments
-    if arguments.get("version") or arguments.get("checksum"):
-        raise JemallocError("latest: it excludes version and checksum; leave out the one or the other.")
-    release = latest.look_up(str(arguments.get("latest_url") or catalogue.LATEST_URL), cache)
-    found = {**arguments, "latest": False, "version": release.version}
-    if release.version not in catalogue.RELEASES:
-        found["checksum"] = f"sha256:{release.sha256}"
-    return found
-
-
 def split(arguments: t.Dict[str, t.Any]) -> t.Tuple[t.Dict[str, t.Any], t.Dict[str, t.Any]]:
     """Return the arguments of the module, and those of the controller's half."""
     own = {key: arguments.get(key) or default for key, default in CONTROLLER.items()}
@@ -87,7 +76,34 @@ class ActionModule(base.Action):
     def answer(self) -> Result:
         """Return the result of the action."""
         self._builder = self.asked_host()
-        arguments = with_latest(dict(self._task.args), constants.DEFAULT_LOCAL_TMP)
+        given = dict(self._task.args)
+        from_variables = boolean(given.pop("from_variables", False), strict=False)
+        return self._answer_for_role(given) if from_variables else self._answer(given)
+
+    def _answer_for_role(self, given: Result) -> Result:
+        """Take the arguments from the variables of the role, and say which tasks come next."""
+        variables = variables_util.converted(variables_util.said(self._variables, self._templar.template))
+        found = {
+            "variables": role.shown(variables),
+            "releases": role.releases(variables),
+            "builders": role.builders(variables, self._variables.get("groups") or {}, self._host),
+        }
+        if variables["state"] == "absent":  # the module comes last then
+            return {**found, "changed": False, "next": "remove"}
+        arguments = role.options(variables, given)
+        if "scopes" not in arguments and not given:
+            arguments["scopes"] = role.scopes(variables)
+        try:
+            result = {**self._answer(arguments), **found}
+        except JemallocError as error:
+            result = {**found, "failed": True, "msg": str(error)}
+        if result.get("failed"):
+            return {**result, "msg": role.in_variables(str(result.get("msg", "")))}
+        return {**result, "next": role.next_tasks(variables, result)}
+
+    def _answer(self, given: Result) -> Result:
+        """Return the result for arguments."""
+        arguments = latest.with_latest(given, constants.DEFAULT_LOCAL_TMP)
         self._arguments, self._own = split(arguments)
         self._trust = self._trusting()
         if isinstance(self._arguments.get("scopes"), dict):

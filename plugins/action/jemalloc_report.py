@@ -14,6 +14,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _files as 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _measurements as measurements
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _page as paging
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _registered as registered
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _report as reporting
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _tables as tables
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
@@ -89,11 +90,8 @@ class ActionModule(ActionBase):
         """Run the action."""
         result = super().run(tmp, task_vars)
         _validation, given = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        known = task_vars or {}
-        variable = str(given["variable"])
-        raw = known["hostvars"].raw_get  # a result is no template, and looking for one takes minutes in a large fleet
-        results = {str(host): _plain(raw(host).get(variable)) for host in known["ansible_play_batch"]}
         try:
+            results = registered.results(task_vars or {}, str(given["variable"]))
             result.update(report(results, given, self._task.check_mode))
         except JemallocError as error:
             return {**result, "failed": True, "msg": str(error)}
@@ -104,12 +102,3 @@ class ActionModule(ActionBase):
             more = f" and {len(result['unread']) - _NAMED:,} more" if len(result["unread"]) > _NAMED else ""
             self._display.warning(f"Not measured, as they could not be looked at: {shown}{more}.")
         return result
-
-
-def _plain(value: t.Any) -> t.Any:
-    """Return a value without Ansible's own kinds of texts, lists and mappings, which cost time at every look."""
-    if isinstance(value, t.Mapping):
-        return {_plain(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return str.__str__(value) if isinstance(value, str) else value

@@ -64,10 +64,10 @@ CONTROLLER = ("cache", "cache_size", "cache_mirror", "cache_mirror_checksum", "b
 
 #: Who preloads it; plugins/modules/jemalloc_preload.py describes all of them.
 SCOPES: t.Dict[str, t.Dict[str, t.Any]] = {
-    "host": {"type": "bool", "default": False},
+    "host": {"type": "bool"},
     "via": {"type": "str", "choices": ["environment", "ld_so_preload"], "default": "environment"},
-    "services": {"type": "list", "elements": "raw", "default": []},
-    "exclude": {"type": "list", "elements": "str", "default": []},
+    "services": {"type": "list", "elements": "raw"},
+    "exclude": {"type": "list", "elements": "str"},
     "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
     "restore": {"type": "dict", "default": {}},
     "written": {"type": "dict", "default": {}},

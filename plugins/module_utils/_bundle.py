@@ -49,6 +49,9 @@ _PORTABLE: t.Dict[str, shapes.Shape] = {
     "configure": shapes.list_of(shapes.printable(2000), 100),
     "home": shapes.HOME,
 }
+#: The part of them that tells which host a bundle is for.
+DESCRIPTION = {name: _PORTABLE[name] for name in ("release", "source", "platform", "options")}
+
 _MANIFEST = {**_PORTABLE, "files": shapes.mapping_of(shapes.INSIDE, shapes.SHA256, 1000)}
 
 

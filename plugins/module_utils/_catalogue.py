@@ -25,6 +25,7 @@ UPSTREAM_URL = "https://github.com/jemalloc/jemalloc/releases/download/{version}
 LATEST_URL = "https://api.github.com/repos/jemalloc/jemalloc/releases/latest"
 
 _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}")
+_BEGINNING = re.compile(r"(?:jemalloc-)?v?([0-9]+(?:\.[0-9]+){0,2})(?:\.0)?")
 _SHA256 = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
 
@@ -122,11 +123,29 @@ RELEASES: t.Dict[str, Release] = {release.version: release for release in _RELEA
 
 def check_number(version: str) -> str:
     """Return a version that has the form of a release's number."""
-    if not _VERSION.fullmatch(version):
-        raise JemallocError(
-            f"version: {version[:40]!r} is not the number of a jemalloc release; known are {', '.join(RELEASES)}."
-        )
+    wrong = wrong_number(version)
+    if wrong:
+        raise JemallocError(f"version: {wrong}")
     return version
+
+
+def wrong_number(version: str) -> str:
+    """Return why a version cannot be the number of a release, and what to write; nothing when it can."""
+    if _VERSION.fullmatch(version):
+        return ""
+    what = f"{version[:40]!r} is not the number of a jemalloc release; "
+    if version.strip().lower() in ("latest", "newest"):
+        return f"{what}for the newest one of upstream leave it out and set latest: true."
+    near = nearest(version)
+    return what + (f"did you mean {near}?" if near else f"known are {', '.join(RELEASES)}.")
+
+
+def nearest(version: str) -> str:
+    """Return the known release that somebody may mean by v5.3.1, 5.1 or 5; nothing when there is none."""
+    match = _BEGINNING.fullmatch(version.strip())
+    beginning = match.group(1) if match else version
+    found = [each for each in RELEASES if f"{each}.".startswith(f"{beginning}.")]
+    return DEFAULT_VERSION if DEFAULT_VERSION in found else found[-1] if found else ""
 
 
 def find_release(version: t.Optional[str], checksum: t.Optional[str]) -> Release:

@@ -23,6 +23,9 @@ LD_PRELOAD = "@LD_PRELOAD@"
 #: In the template of a drop-in this stands for its settings.
 SETTINGS = "@SETTINGS@"
 
+#: In the rendered login script this stands for the default of JEMALLOC_ENABLED.
+ENABLED = "@ENABLED@"
+
 #: Stands in every file of ours; one of the same name without it is somebody else's.
 MARK = "preload.jemalloc"
 
@@ -41,6 +44,9 @@ _PART = re.compile(
 # Our line in the list of the dynamic linker: it takes a colon for a blank, so that two at the end mark the line, and
 # one more says that we made the file. No comment: with more than one in the file it takes later ones for names.
 _LINE = re.compile(r"^[^\s:#]+/lib/libjemalloc\.so::(:?)(?:\n|\Z)", re.MULTILINE)
+
+# Our library in the drop-in of a service, under any prefix.
+_LIBRARY = re.compile(r"/(?:current|[0-9.]+)/lib/libjemalloc\.so(?=[:\s\"])")
 
 
 def others(prefix: str, foreign: str) -> str:
@@ -64,6 +70,11 @@ def assignment(name: str, value: str) -> str:
 def is_ours(text: str) -> bool:
     """Whether a file with this text is of this collection, or a part of it is."""
     return MARK in text or has_line(text)
+
+
+def preloads(drop_in: t.Optional[str]) -> bool:
+    """Whether a managed drop-in preloads the library; if not, it excludes its service."""
+    return bool(_LIBRARY.search(drop_in or ""))
 
 
 def has_line(text: t.Optional[str]) -> bool:

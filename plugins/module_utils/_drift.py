@@ -38,6 +38,11 @@ def drift(processes: t.Sequence[observe.Process], wish: scopes.Wish) -> t.List[s
     return [f"{_share(count, len(readable))} {sentence}." for sentence, count in found.items()]
 
 
+def is_pending(sentences: t.Iterable[str]) -> bool:
+    """Return whether a restart of the unit would end its drift, by the sentences of drift()."""
+    return any(sentence.endswith((", restart.", ": restart.")) for sentence in sentences)
+
+
 def _share(count: int, whole: int) -> str:
     if count == whole:
         return "Its process runs" if whole == 1 else f"All its {whole} processes run"

@@ -29,9 +29,11 @@ if t.TYPE_CHECKING:
 #: Seconds that one program may take, with the start of its container, also where another machine is emulated.
 TIME_LIMIT = 60
 
-# What the loader of glibc, that of musl, and jemalloc print when they go on without what they were asked for. An entry
-# of /etc/ld.so.preload is the image's own, or that of this host by which the engine runs: never the library.
-_COMPLAINTS = re.compile(r"ERROR: ld\.so: (?!.* from /etc/ld\.so\.preload )|Error (loading|relocating) |<jemalloc>: ")
+# What the loader of glibc, that of musl, and jemalloc print when they go on without what they were asked for. Other
+# entries, of the image or of the list of this host by which the engine runs, say nothing about the library.
+_COMPLAINTS = re.compile(
+    r"ERROR: ld\.so: object '[^']*/libjemalloc\.so[^']*' from LD_PRELOAD |Error (loading|relocating) |<jemalloc>: "
+)
 
 # How podman and docker end when the container, or the program in it, cannot be started: podman-run(1).
 _NO_CONTAINER = (125, 126)

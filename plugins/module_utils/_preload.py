@@ -26,6 +26,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 #: The ways to preload for the whole host: the environment that systemd and PAM give, or the dynamic linker's own list.
 VIA = ("environment", "ld_so_preload")
 
+#: The scopes that stay as the host has them when their option is not set.
+SCOPES = ("host", "services", "exclude")
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -42,7 +45,8 @@ class Scopes:
     """Who is to preload: the host (by one of VIA, None: not at all) and services; and who is kept out.
 
     releases has what is current and what services ask for, each with the options of its build, None where they are not
-    known. commands has the names of commands that are kept out, each with the program that it stands for.
+    known. commands has the names of commands that are kept out, each with the program that it stands for. unset has
+    those of SCOPES that stay as the host has them.
     """
 
     host: t.Optional[str] = None
@@ -51,6 +55,7 @@ class Scopes:
     commands: t.Mapping[str, str] = field(default_factory=dict)
     current: str = ""
     releases: t.Mapping[str, t.Optional[t.Mapping[str, t.Any]]] = field(default_factory=dict)
+    unset: t.Collection[str] = ()
 
     def release(self, unit: systemd.Unit) -> str:
         """Return the release that a service is to preload."""
@@ -116,8 +121,9 @@ def plan(
     """
     wanted = _without_us(root)
     if texts:
+        wanted.update(_unset(scopes.unset, root))
         wanted.update(_of_services(scopes, texts, prefix, root))
-        wanted.update(_of_host(scopes.host, texts, prefix, root))
+        wanted.update(_of_host(scopes, texts, prefix, root))
     profile, foreign = places.profile_path(root), []
     if contents.MARK not in (files.read_text(profile) or contents.MARK):
         del wanted[profile]
@@ -145,6 +151,30 @@ def _without_us(root: str) -> t.Dict[str, t.Optional[str]]:
     }
 
 
+def _unset(unset: t.Collection[str], root: str) -> t.Dict[str, t.Optional[str]]:
+    """Return the files of scopes that stay as the host has them, each with its present text."""
+    paths = [path for kind in ("services", "exclude") if kind in unset for path in present(kind, root)]
+    if "exclude" in unset:
+        paths += places.present_commands(root)
+    if "host" in unset:
+        paths += [places.manager_path(root), places.login_path(root), places.without_path(root), places.list_path(root)]
+    return {path: files.read_text(path) for path in paths}
+
+
+def present(kind: str, root: str = "/") -> t.List[str]:
+    """Return the managed drop-ins by which services preload the library, or with exclude do not."""
+    paths = places.present_drop_ins(root)
+    return [path for path in paths if contents.preloads(files.read_text(path)) == (kind == "services")]
+
+
+def present_via(root: str = "/") -> t.Optional[str]:
+    """Return how the whole host preloads the library, one of VIA; None: it does not."""
+    if contents.has_line(files.read_text(places.list_path(root))):
+        return "ld_so_preload"
+    login = contents.has_part(files.read_text(places.login_path(root)))
+    return "environment" if login or os.path.exists(places.manager_path(root)) else None
+
+
 def _of_services(scopes: Scopes, texts: Texts, prefix: str, root: str) -> t.Dict[str, str]:
     """Return what the files of services and commands are to hold."""
     rest = contents.preloaded_without(files.read_text(places.list_path(root)))
@@ -160,10 +190,13 @@ def _of_services(scopes: Scopes, texts: Texts, prefix: str, root: str) -> t.Dict
     return wanted
 
 
-def _of_host(host: t.Optional[str], texts: Texts, prefix: str, root: str) -> t.Dict[str, str]:
+def _of_host(scopes: Scopes, texts: Texts, prefix: str, root: str) -> t.Dict[str, str]:
     """Return what the files for more than one service are to hold, with the whole host as a scope or without."""
-    wanted = {places.profile_path(root): texts.profile}
-    if host == "environment":
+    enabled = "true" if scopes.host == "environment" else ""
+    wanted = {places.profile_path(root): texts.profile.replace(contents.ENABLED, enabled)}
+    if "host" in scopes.unset:
+        return wanted
+    if scopes.host == "environment":
         if systemd.is_running(root):
             settings = systemd.manager_texts(DROP_IN, root)
             value = environment.setting(settings, "Manager", "DefaultEnvironment", "LD_PRELOAD")
@@ -171,7 +204,7 @@ def _of_host(host: t.Optional[str], texts: Texts, prefix: str, root: str) -> t.D
             wanted[places.manager_path(root)] = texts.manager.replace(contents.SETTINGS, f"DefaultEnvironment={text}")
         login = places.login_path(root)
         wanted[login] = contents.environment_with(files.read_text(login), texts.environment, prefix)
-    elif host == "ld_so_preload":
+    elif scopes.host == "ld_so_preload":
         before = files.read_text(places.list_path(root))
         wanted[places.without_path(root)] = contents.preloaded_without(before) or ""
         wanted[places.list_path(root)] = contents.preloaded_with(before, prefix)

@@ -90,30 +90,21 @@ class Listed(t.NamedTuple):
     version: t.Optional[str]
 
 
-def wanted(
-    units: t.Mapping[systemd.Unit, t.Optional[str]],
-    changes: t.Sequence[changes_util.Change],
-    host_wide: bool,
+def by_files(
+    changes: t.Sequence[changes_util.Change], prefix: str, current: str, host_wide: bool = False
 ) -> t.List[Listed]:
-    """Return what has to run with what: the units that are listed, and those that this run takes from the list.
+    """Return what has to run with what, as the drop-ins say when these changes are made.
 
-    With a scope for the whole host these get what it gives them, as others that nobody names.
+    A service whose drop-in goes gets what the whole host has, when that is a scope.
     """
-    listed = [Listed(unit.name, unit.user, version) for unit, version in units.items()]
-    gone = [change.path for change in changes if change.after is None and change.path.endswith(changes_util.DROP_IN)]
-    units_gone = [(places.unit_of_drop_in(path), places.is_user_drop_in(path)) for path in gone]
-    version = processes.ANY if host_wide else None
-    return listed + [Listed(name, user, version) for name, user in units_gone if name.endswith(".service")]
-
-
-def by_files(changes: t.Sequence[changes_util.Change], prefix: str, current: str) -> t.List[Listed]:
-    """Return what has to run with what, as the drop-ins say when these changes are made, and no list of services."""
     texts = {path: files.read_text(path) for path in places.present_drop_ins()}
     texts.update({change.path: change.after for change in changes if change.path.endswith(changes_util.DROP_IN)})
     found = []
     for path, text in texts.items():
         match = re.search(rf"{re.escape(prefix)}/([^/\s]+)/lib/", text or "")
         version = (current if match.group(1) == "current" else match.group(1)) if match else None
+        if text is None and host_wide:
+            version = processes.ANY
         found.append(Listed(places.unit_of_drop_in(path), places.is_user_drop_in(path), version))
     return [each for each in found if each.unit.endswith(".service")]
 

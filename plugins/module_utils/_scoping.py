@@ -89,9 +89,7 @@ def planned(
             from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
 
             activate.judge(host, changing, prefix)
-        versions: t.Dict[systemd.Unit, t.Optional[str]] = {unit: scopes.release(unit) for unit in scopes.units}
-        versions.update(dict.fromkeys(scopes.excluded))
-        listed = restarts.wanted(versions, changes, host_wide=bool(scopes.host))
+        listed = restarts.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
     result = {
         "changed": bool(changes),
         "diff": [
@@ -142,18 +140,23 @@ def fingerprints(listed: t.Iterable[restarts.Listed], changes: t.Iterable[change
 
 def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> preload.Scopes:
     """Return the scopes that the parameters describe; what cannot be done is an error here, before anything changes."""
-    via = params["via"] if params["host"] else None
-    services = systemd.wanted_services(params["services"])
+    unset = [name for name in preload.SCOPES if params[name] is None]
+    present = preload.present_via() if {"host", "exclude"} & set(unset) else None
+    via = present if "host" in unset else params["via"] if params["host"] else None
+    services = systemd.wanted_services(params["services"] or [])
     units = systemd.units(host.run, services)
-    excluded, commands = kept_out(host, params["exclude"])
+    excluded, commands = kept_out(host, params["exclude"] or [])
     both = {unit.name for unit in units} & {unit.name for unit in excluded}
     if both:
         raise JemallocError(f"exclude: {', '.join(sorted(both))} is in services too; take it off one of the lists.")
     current, releases = installed(params, check, prefix, [each.version for each in services if each.version])
-    scopes = preload.Scopes(via, units, excluded, commands, current, releases)
+    if "exclude" in unset and via != present:
+        excluded = still_excluded(host, units)
+    scopes = preload.Scopes(via, units, excluded, commands, current, releases, unset)
     if via == "ld_so_preload":
-        check_list(scopes)
-        check_commands(host.run, commands)
+        check_list(scopes, prefix)
+        kept = places.present_commands() if "exclude" in unset and via != present else []
+        check_commands(host.run, [*commands, *map(os.path.basename, kept)])
     elif via and not systemd.is_running():
         host.warn(
             "systemd is not the init of this host: logins, ssh and cron preload the library as far as they use PAM; "
@@ -163,14 +166,25 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     return scopes
 
 
-def check_list(scopes: preload.Scopes) -> None:
+def still_excluded(host: Host, enabled: t.Sequence[systemd.Unit]) -> t.List[systemd.Unit]:
+    """Return the services that the host excludes, without those that are enabled now: their drop-ins depend on via."""
+    names = [places.unit_of_drop_in(path) for path in preload.present("exclude") if not places.is_user_drop_in(path)]
+    others = [name for name in names if name not in {unit.name for unit in enabled}]
+    return [unit for name in others for unit in service(host, name)]
+
+
+def check_list(scopes: preload.Scopes, prefix: str) -> None:
     """Refuse what the list of the dynamic linker cannot do."""
     if platform.libc() != "glibc":
         raise JemallocError("via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment.")
-    for unit in scopes.units:
-        if scopes.release(unit) != scopes.current:
+    releases = {unit.name: scopes.release(unit) for unit in scopes.units}
+    if "services" in scopes.unset:
+        listed = restarts.by_files([], prefix, scopes.current)
+        releases = {**{each.unit: each.version for each in listed if each.version}, **releases}
+    for name, release in releases.items():
+        if release != scopes.current:
             raise JemallocError(
-                f"services: {unit.name} wants jemalloc {scopes.release(unit)}, but with via: ld_so_preload every "
+                f"services: {name} wants jemalloc {release}, but with via: ld_so_preload every "
                 f"process has {scopes.current}; leave out its version, or use via: environment."
             )
 

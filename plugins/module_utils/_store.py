@@ -296,7 +296,8 @@ def wish_for_installed(store: Store, version: str) -> Wish:
     found = store.installations.get(store.previous or "" if version == "previous" else version)
     if found is None:
         raise JemallocError(
-            f"version: there is no previous installation in {store.prefix} to go back to; name a release instead."
+            f"version: there is no previous installation in {store.prefix} to go back to; name a release instead, or "
+            "disable jemalloc: services: [] for its services, host: false for the whole host, state: absent for all."
         )
     if found.damage:
         what = "previous installation" if version == "previous" else "installation"

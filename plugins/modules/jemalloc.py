@@ -134,6 +134,15 @@ options:
         it.
       - Where another run switched C(current) since, nothing is changed, and a warning says so.
     type: str
+  from_variables:
+    description:
+      - If V(true), options that are not given come from the variables of the role, such as C(jemalloc_version), checked
+        and converted as M(preload.jemalloc.jemalloc_variables) does. A given O(version) is another release than that of
+        the role.
+      - Without other options, O(scopes) come from them too, and C(jemalloc_state=absent) leaves all to later tasks.
+      - It is for the role, whose messages then name variables.
+    type: bool
+    default: false
   released:
     description:
       - Files that M(preload.jemalloc.jemalloc_preload) took away in this play, as its return value C(files) says.
@@ -214,6 +223,10 @@ EXAMPLES = r"""
     for_metrics: true
     scopes: {services: [puma, sidekiq]}
   register: installed
+
+- name: Install what the variables of the role say
+  preload.jemalloc.jemalloc:
+    from_variables: true
 
 - name: Build it on the first one, and on each with an older C library than all before it
   preload.jemalloc.jemalloc:
@@ -299,6 +312,26 @@ scopes:
       to be restarted; none where it has to be called.
   returned: success
   type: dict
+variables:
+  description: With O(from_variables), the variables of the role that other tasks read, converted.
+  returned: with O(from_variables), unless a variable is wrong
+  type: dict
+  sample: {prefix: /opt/jemalloc, restart: true, services: [puma], timeout: 60}
+releases:
+  description: With O(from_variables), the releases that services and containers ask for.
+  returned: with O(from_variables), unless a variable is wrong
+  type: list
+  elements: str
+builders:
+  description: With O(from_variables), the hosts to which a build is delegated, one after the other.
+  returned: with O(from_variables), unless a variable is wrong
+  type: list
+  elements: str
+next:
+  description: With O(from_variables), the tasks of the role that come next; nothing when nothing is left to do.
+  returned: with O(from_variables), on success
+  type: str
+  sample: preload
 packages:
   description: The packages that were installed for it.
   returned: success
@@ -334,6 +367,7 @@ ARGUMENTS = {
     "for_metrics": {"type": "bool", "default": False},
     "scopes": {"type": "dict"},
     "only_from": {"type": "str"},
+    "from_variables": {"type": "bool", "default": False},
     "released": {"type": "list", "elements": "path", "default": []},
 }
 

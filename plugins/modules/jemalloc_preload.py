@@ -10,8 +10,10 @@ module: jemalloc_preload
 short_description: Say who preloads jemalloc on a host
 version_added: 0.1.0
 description:
-  - Makes all scopes of a host what is listed, in one transaction, which are its services and the host as a whole.
-    What was listed before and is not any more is taken away.
+  - Changes the scopes of a host in one transaction. Its scopes are the host as a whole, its services, and what is
+    excluded.
+  - A scope whose option is set is made exactly that; one whose option is not set stays as the host has it. V([]) and
+    V(false) are set too, and disable the scope.
   - A service gets a systemd drop-in. The host gets a drop-in for systemd's default environment (every service that
     starts afterwards) and a marked part of C(/etc/environment) (every login, ssh and cron command), or with O(via) a
     line in C(/etc/ld.so.preload) (every process that starts afterwards).
@@ -31,9 +33,10 @@ attributes:
     support: full
 options:
   host:
-    description: Whether everything on the host that starts from now on preloads the library.
+    description:
+      - Whether everything on the host that starts from now on preloads the library.
+      - If not set, the scope stays as the host has it, and O(via) is ignored.
     type: bool
-    default: false
   via:
     description:
       - How O(host) is done.
@@ -61,17 +64,19 @@ options:
         whether reasons why it could not preload are passed over.
       - An C(LD_PRELOAD) from its own unit files stays, and the library comes in front of it. One from an
         C(EnvironmentFile=) would win, and is refused.
+      - If set, any other service is disabled. If not set, services stay as the host has them. In both cases
+        RV(restarts) has those that do not run with their release.
     type: list
     elements: raw
-    default: []
   exclude:
     description:
       - What is kept out of O(host), services and commands.
       - A service gets a drop-in by which it does not preload the library. For a command on the C(PATH) of root a script
         of its name in C(/usr/local/bin) starts it by C(no-jemalloc.sh).
+      - If set, nothing else is excluded. If not set, the host excludes what it excluded before. A service that both
+        O(services) and an earlier O(exclude) name is enabled.
     type: list
     elements: str
-    default: []
   state:
     description:
       - With V(absent) every file of this module goes, whatever O(host) and O(services) say.
@@ -136,7 +141,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Let two services preload jemalloc, and nobody else
+- name: Enable jemalloc for two services, disable it for every other service
   preload.jemalloc.jemalloc_preload:
     services: [puma, sidekiq]
   register: preload
@@ -178,6 +183,10 @@ EXAMPLES = r"""
     state: restored
     restore: "{{ preload.before }}"
     written: "{{ preload.written }}"
+
+- name: Disable jemalloc for every service, leave the rest as the host has it
+  preload.jemalloc.jemalloc_preload:
+    services: []
 
 - name: Take every scope away
   preload.jemalloc.jemalloc_preload:

@@ -76,23 +76,23 @@ seealso:
 EXAMPLES = r"""
 - name: Look at the host
   preload.jemalloc.jemalloc_info:
-  register: jemalloc_found
+  register: found
 
 - name: Write the report
   preload.jemalloc.jemalloc_report:
-    variable: jemalloc_found
+    variable: found
     directory: "{{ playbook_dir }}/report"
 
 - name: Only keep the measurements, for two years and in a file of one's own
   preload.jemalloc.jemalloc_report:
-    variable: jemalloc_found
+    variable: found
     database: /srv/jemalloc/measurements.sqlite
     keep: 1000
     keep_days: 730
 
 - name: Write the report of services that are warm after a minute
   preload.jemalloc.jemalloc_report:
-    variable: jemalloc_found
+    variable: found
     directory: "{{ playbook_dir }}/report"
     min_uptime: 60
 """

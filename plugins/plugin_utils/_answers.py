@@ -207,6 +207,14 @@ def plain(text: str) -> str:
     return text if text.isprintable() else text.translate(_PLAIN)
 
 
+def line(text: str) -> str:
+    """Return a text in one line that UTF-8 can hold, without anything that is not printable."""
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    if whole.isprintable():
+        return whole
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in whole)
+
+
 class TooLargeError(Exception):
     """An answer has more values, levels or characters than a host can have to say."""
 

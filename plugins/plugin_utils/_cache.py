@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import typing as t
 from dataclasses import dataclass
 
@@ -40,6 +39,17 @@ HOST, MIRROR = "host", "mirror"
 PINNED: t.FrozenSet[str] = frozenset()
 
 Entry = t.Dict[str, t.Any]
+
+#: Bytes of an index, enough for 5,000 bundles.
+MOST_INDEX = 4 << 20
+
+_ENTRY: t.Dict[str, shapes.Shape] = {
+    "sha256": shapes.SHA256,
+    "builder": shapes.printable(2048),
+    "origin": shapes.text(f"{HOST}|{MIRROR}"),
+    "added": shapes.printable(40),
+    **bundle.DESCRIPTION,
+}
 
 _SOURCES, _BUNDLES, _LOCKS = "sources", "bundles", "locks"
 
@@ -206,7 +216,7 @@ class Cache:
                 f"cache: the bundle from {builder} is refused: {reason}. No other host gets it. Remove jemalloc "
                 f"{need.version} from {builder}, and run it again."
             )
-        described = {key: manifest[key] for key in ("release", "source", "platform", "options")}
+        described = {key: manifest[key] for key in bundle.DESCRIPTION}
         entry = {"sha256": hashlib.sha256(data).hexdigest(), "builder": builder, "origin": origin, **described}
         with self.lock("index"), words.about("cache", self.directory):
             files.write_file(self._place(_BUNDLES, entry["sha256"]), data, 0o644)
@@ -271,27 +281,13 @@ class Cache:
 def parse_index(text: str) -> t.List[Entry]:
     """Return the entries of an index; anything else in it is left out, and such a build is made anew."""
     try:
-        entries = json.loads(text or "[]")
-    except (ValueError, RecursionError):
+        found = shapes.parse_json(text or "[]")
+    except ValueError:
         return []
-    return [
-        {"origin": HOST, "added": "", **entry}
-        for entry in (entries if isinstance(entries, list) else ())
-        if _is_entry(entry)
-    ]
-
-
-def _is_entry(entry: t.Any) -> bool:
-    """Whether an entry names a digest, a builder and a platform."""
-    try:
-        platform.name(entry)
-        return bool(
-            re.fullmatch("[0-9a-f]{64}", entry["sha256"])
-            and isinstance(entry["builder"], str)
-            and isinstance(entry["source"]["sha256"], str)
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return False
+    listed = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    entries = [{"origin": HOST, "added": "", **each} for each in listed]
+    known = [{name: entry[name] for name in _ENTRY if name in entry} for entry in entries]
+    return [entry for entry in known if shapes.record(_ENTRY)(entry) is None]
 
 
 def is_trusted(entry: Entry, trusted: t.Container[str]) -> bool:
@@ -314,7 +310,4 @@ def mismatch(manifest: t.Mapping[str, t.Any], need: Need, where: str = "the host
 
 def fits(entry: Entry, need: Need) -> bool:
     """Whether a bundle of an index does."""
-    try:
-        return not mismatch(entry, need)
-    except (KeyError, TypeError, ValueError):
-        return False
+    return not mismatch(entry, need)

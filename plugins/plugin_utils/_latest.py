@@ -13,6 +13,8 @@ import json
 import os
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
@@ -26,6 +28,19 @@ else:
 
 #: Seconds without a byte after which upstream is given up.
 TIMEOUT = 20
+
+
+def with_latest(arguments: t.Dict[str, t.Any], cache: str) -> t.Dict[str, t.Any]:
+    """Return the arguments with the newest release in place of the wish for it."""
+    if not boolean(arguments.get("latest") or False, strict=False):
+        return arguments
+    if arguments.get("version") or arguments.get("checksum"):
+        raise JemallocError("latest: it excludes version and checksum; leave out the one or the other.")
+    release = look_up(str(arguments.get("latest_url") or catalogue.LATEST_URL), cache)
+    found = {**arguments, "latest": False, "version": release.version}
+    if release.version not in catalogue.RELEASES:
+        found["checksum"] = f"sha256:{release.sha256}"
+    return found
 
 
 def look_up(url: str, cache: str) -> catalogue.Release:

@@ -45,7 +45,7 @@ def find(
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "file")
         try:
-            downloading.download(f"{url}/{caching.INDEX}", path, archive.MAX_PACKED, progress)
+            downloading.download(f"{url}/{caching.INDEX}", path, caching.MOST_INDEX, progress)
             expected = catalogue.digest(checksum, "cache_mirror_checksum") if checksum else None
             if expected not in (None, files.sha256(path)):
                 raise JemallocError(f"SHA-256 is {files.sha256(path)} where {expected} was expected")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible.module_utils.parsing.convert_bool import boolean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
@@ -36,15 +35,13 @@ _COMPILED = {
 }
 
 
-def render(prefix: str, host: bool) -> t.Dict[str, str]:
-    """Return the texts that the module fills in; what LD_PRELOAD has to be, only the host can say."""
-    variables = {"prefix": prefix, "host": host, "ld_preload": contents.LD_PRELOAD, "settings": contents.SETTINGS}
+def render(prefix: str) -> t.Dict[str, str]:
+    """Return the texts with placeholders for what only the host knows."""
+    names = {"enabled": contents.ENABLED, "ld_preload": contents.LD_PRELOAD, "settings": contents.SETTINGS}
+    variables = {"prefix": prefix, **names}
     return {key: template.render(variables) for key, template in _COMPILED.items()}
 
 
 def with_texts(arguments: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     """Return the arguments of jemalloc_preload with the rendered templates."""
-    prefix = str(arguments.get("prefix") or "/opt/jemalloc").rstrip("/")
-    host = boolean(arguments.get("host", False), strict=False)
-    by_environment = host and arguments.get("via", "environment") == "environment"
-    return {**arguments, "texts": render(prefix, host=by_environment)}
+    return {**arguments, "texts": render(str(arguments.get("prefix") or "/opt/jemalloc").rstrip("/"))}

@@ -11,10 +11,13 @@ What hosts answer is not trusted: anything of another type than it should have c
 
 from __future__ import annotations
 
+import itertools
+import re
 import typing as t
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _compare as comparing
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _words as words
 from ansible_collections.preload.jemalloc.plugins.plugin_utils._measurements import Histories, Point, Unit
@@ -22,12 +25,17 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils._measurements imp
 #: Characters of a text of a host that are kept.
 LONGEST = 500
 
+#: Units of a host that are read, and entries of a list of such a unit.
+MOST_UNITS, MOST_ENTRIES = 20_000, 1000
+
 #: More than a host can have; SQLite's integers end at 2 ** 63.
 LARGEST = 1 << 62
 
 #: Seconds by which the clock of a host may be ahead of the newest of the others, before its times are not believed.
 AHEAD = 86400
 
+# A library in a store, as a scope names it.
+_LIBRARY = re.compile(r"/(?:current|[0-9][^/]*)/lib/libjemalloc\.so")
 
 _UNKNOWN = comparing.compare(())
 
@@ -46,6 +54,15 @@ class Row:
     history: t.Sequence[Point] = ()
 
 
+class File(t.NamedTuple):
+    """A managed file of a scope: its kind, its service if it has one, and whether it preloads our library."""
+
+    path: str
+    kind: str
+    unit: str
+    preloads: bool
+
+
 @dataclass(frozen=True)
 class Host:
     """A host; unread is why nothing is known of it, or empty."""
@@ -58,6 +75,9 @@ class Host:
     scopes: t.Tuple[str, ...] = ()
     notes: t.Tuple[str, ...] = ()
     rows: t.Tuple[Row, ...] = field(default=(), repr=False)
+    previous: str = ""
+    files: t.Tuple[File, ...] = ()
+    unreachable: bool = False
 
 
 def read(name: str, result: t.Any) -> Host:
@@ -65,18 +85,23 @@ def read(name: str, result: t.Any) -> Host:
     if not isinstance(result, dict):
         return Host(name, "It was not looked at.")
     if not isinstance(result.get("units"), list):
-        return Host(name, _text(result.get("msg")) or "It gave no answer that can be read.")
+        why = _text(result.get("msg")) or "It gave no answer that can be read."
+        return Host(name, why, unreachable=result.get("unreachable") is True)
     time = _number(result.get("time"))
     installations = [entry for entry in _dicts(result.get("installations")) if _text(entry.get("version"))]
-    scopes = [_scope(entry) for entry in _dicts(result.get("scopes")) if entry.get("ours") is True]
+    scopes = [entry for entry in _dicts(result.get("scopes")) if entry.get("ours") is True]
     releases = tuple(_text(entry["version"]) for entry in installations)
-    current = [_text(entry["version"]) for entry in installations if entry.get("current") is True]
+    current, previous = (
+        next((_text(entry["version"]) for entry in installations if entry.get(link) is True), "")
+        for link in ("current", "previous")
+    )
     rows: t.Dict[Unit, Row] = {}
-    for entry in _dicts(result["units"]):
+    for entry in _dicts(result["units"], MOST_UNITS):
         row = _row(name, entry, time)
         rows.setdefault(row.unit, row)
     notes = _notes(installations, result.get("unreadable"))
-    return Host(name, "", time, current[0] if current else "", releases, tuple(scopes), notes, tuple(rows.values()))
+    named, files = tuple(map(_scope, scopes)), tuple(map(_file, scopes))
+    return Host(name, "", time, current, releases, named, notes, tuple(rows.values()), previous, files)
 
 
 def _row(host: str, entry: t.Mapping[str, t.Any], time: int) -> Row:
@@ -102,12 +127,18 @@ def _allocators(found: t.Any) -> str:
     """Return the labels of a unit's allocators, the one with the most processes first: glibc + jemalloc 5.3.1."""
     if not isinstance(found, dict):
         return ""
-    counts = [(-_number(number), _text(label)) for label, number in found.items()]
+    few = itertools.islice(found.items(), MOST_ENTRIES)
+    counts = [(-_number(number), _text(label)) for label, number in few]
     return " + ".join(label for number, label in sorted(counts) if number and label)
 
 
 def _scope(entry: t.Mapping[str, t.Any]) -> str:
     return " ".join(filter(None, (_text(entry.get("kind")).replace("_", " "), _text(entry.get("unit")))))
+
+
+def _file(entry: t.Mapping[str, t.Any]) -> File:
+    preloads = any(map(_LIBRARY.search, _texts(entry.get("preloads"))))
+    return File(_text(entry.get("path")), _text(entry.get("kind")), _text(entry.get("unit")), preloads)
 
 
 def _notes(installations: t.Iterable[t.Mapping[str, t.Any]], unreadable: t.Any) -> t.Tuple[str, ...]:
@@ -125,16 +156,11 @@ def _notes(installations: t.Iterable[t.Mapping[str, t.Any]], unreadable: t.Any) 
 
 def _text(value: t.Any) -> str:
     """Return a text that SQLite and UTF-8 can hold, without anything that steers a terminal."""
-    if not isinstance(value, str):
-        return ""
-    whole = value[:LONGEST].encode("utf-8", "replace").decode("utf-8")
-    if whole.isprintable():
-        return whole
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in whole)
+    return answers.line(value[:LONGEST]) if isinstance(value, str) else ""
 
 
 def _texts(value: t.Any) -> t.Tuple[str, ...]:
-    return tuple(filter(None, map(_text, value))) if isinstance(value, list) else ()
+    return tuple(filter(None, map(_text, value[:MOST_ENTRIES]))) if isinstance(value, list) else ()
 
 
 def _number(value: t.Any) -> int:
@@ -142,8 +168,8 @@ def _number(value: t.Any) -> int:
     return int(value) if usable else 0
 
 
-def _dicts(value: t.Any) -> t.List[t.Dict[str, t.Any]]:
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+def _dicts(value: t.Any, most: int = MOST_ENTRIES) -> t.List[t.Dict[str, t.Any]]:
+    return [entry for entry in value[:most] if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def points(hosts: t.Iterable[Host]) -> t.Dict[Unit, Point]:

@@ -66,7 +66,7 @@ def test_the_store_is_gone(host: lab.Host, via: str, how: str) -> None:
     if how == "unmounted":
         host.shell("mkdir -p /opt/jemalloc && mount -t tmpfs tmpfs /opt/jemalloc && chmod 755 /opt/jemalloc")
     host.play(**wanted)
-    check_healthy(host, **wanted)
+    assert host.mapped() == {lab.LIBRARY}
     host.shell("rm -rf /opt/jemalloc" if how == "removed" else "umount -l /opt/jemalloc")
     host.shell(f"systemctl restart {lab.SERVICE}")  # as at the next boot
     assert NOISE in host.login("/bin/true")
@@ -88,7 +88,8 @@ def test_an_unmanaged_entry_is_stale(host: lab.Host, via: str) -> None:
         assert host.mapped() == {lab.LIBRARY}
         assert "changed=0" in host.play(**ENABLED, jemalloc_enabled_via=via)
         host.play(jemalloc_state="absent")
-        assert host.shell("cat /etc/ld.so.preload 2>/dev/null").splitlines()[-1] == "/opt/gone.so"
+        # the shell itself complains as well
+        assert "/opt/gone.so" in host.shell("cat /etc/ld.so.preload").splitlines()
     finally:
         host.shell("rm /etc/ld.so.preload")
 

@@ -22,7 +22,7 @@ from tests.conftest import Run
 #: A container that is a host as any other: it has Python, and a compiler, but no systemd.
 IMAGE = ("--variant=minbase", "--include=python3,gcc,make,libc6-dev")
 
-#: What of the package ansible is unpacked: a collection, and the files of it that its connection plugins are.
+#: What of the package ansible is unpacked: the collections of the connection plugins.
 _COLLECTIONS = ("containers/podman", "community/docker", "community/library_inventory_filtering_v1")
 
 #: What lists everything in a container but what others write there: the kernel, Ansible, Python and apt.
@@ -33,12 +33,12 @@ find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /root/.ansible 
 """.replace("\n  ", " ")
 
 
-def unpack_collections(run: Run, directory: Path) -> Path:
-    """Bring the collections with the connection plugins; return the directory in which Ansible finds them."""
+def unpack_collections(run: Run, directory: Path, names: t.Sequence[str] = _COLLECTIONS) -> Path:
+    """Download these collections; return the directory in which Ansible finds them."""
     requirements = f"--requirement={ROOT / 'requirements-connections.txt'}"
     run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={directory}", requirements)
     (wheel,) = directory.glob("ansible-*.whl")
-    wanted = tuple(f"ansible_collections/{name}/" for name in _COLLECTIONS)
+    wanted = tuple(f"ansible_collections/{name}/" for name in names)
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(directory, [name for name in packed.namelist() if name.startswith(wanted)])
     wheel.unlink()

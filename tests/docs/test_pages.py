@@ -93,18 +93,6 @@ def test_every_path_is_there() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_every_variable_of_a_playbook_is_described() -> None:
-    pages = [*tracked("*.md"), ROOT / "roles/jemalloc/meta/argument_specs.yml"]
-    words = {word for page in pages for word in re.findall(r"\w+", page.read_text(encoding="utf-8"))}
-    used = {
-        name
-        for path in tracked("playbooks/*.yml")
-        for name in re.findall(r"(?<![\w.])jemalloc_[a-z_]+", path.read_text(encoding="utf-8"))
-    }
-    assert len(used) > 20
-    assert used - words == set()
-
-
 #: What others than this collection say: the dynamic linker up to its verdict, jemalloc, and the C library.
 OF_OTHERS = re.compile(r"ERROR: ld\.so: .*?: ignored\.|<jemalloc>: [^;)]*|No space left on device")
 

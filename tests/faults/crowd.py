@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from pathlib import Path
 
@@ -38,9 +39,16 @@ until [ -e /run/crowd ]; do sleep 0.1; done
 """
 
 
-def busy_host(files: Path) -> Host:
-    """Return a container that may have any number of processes."""
-    return Host(files, "busy", ["--pids-limit=-1"])
+@contextlib.contextmanager
+def busy_host(files: Path) -> t.Iterator[Host]:
+    """Have a container that may have any number of processes."""
+    host = Host(files, "busy", ["--pids-limit=-1"])
+    try:
+        yield host
+        # so many take longer to end than podman waits
+        host.ask("shell", script="systemctl kill --signal=KILL crowd && systemctl stop crowd || true")
+    finally:
+        host.close()
 
 
 def start_services(host: Host, count: int) -> list[str]:

@@ -224,5 +224,4 @@ class Host:
 
 def rendered(arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return what the action hands to the module."""
-    by_environment = bool(arguments.get("host")) and arguments.get("via", "environment") == "environment"
-    return {"prefix": PREFIX, "texts": rendering.render(PREFIX, host=by_environment), **arguments}
+    return {"prefix": PREFIX, "texts": rendering.render(PREFIX), **arguments}

@@ -20,10 +20,9 @@ SIZES = [pytest.param(60, 1_000, id="60"), pytest.param(500, 10_000, id="500", m
 @pytest.fixture
 def busy(tmp_path: Path, library: Path) -> t.Iterator[Host]:
     """A container for these tests alone, in which jemalloc 9.9.9 is installed."""
-    host = busy_host(tmp_path)
-    host.ask("install", prefix=PREFIX, version="9.9.9", library=host.give(library))
-    yield host
-    host.close()
+    with busy_host(tmp_path) as host:
+        host.ask("install", prefix=PREFIX, version="9.9.9", library=host.give(library))
+        yield host
 
 
 @pytest.mark.parametrize(("services", "others"), SIZES)

@@ -120,10 +120,10 @@ class Images:
     def play(self, base: str, tag: str, *options: str, fails: bool = False, **variables: t.Any) -> Played:
         """Run the playbook."""
         given = {
-            "base": base,
-            "tag": self.name(tag),
+            "jemalloc_image_base": base,
+            "jemalloc_image_tag": self.name(tag),
             "jemalloc_cache": str(self.cache),
-            "jemalloc_builder": self.builder,
+            "jemalloc_image_builder": self.builder,
             "jemalloc_build_packages": False,
             **variables,
         }

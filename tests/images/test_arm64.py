@@ -73,12 +73,12 @@ def check(images: lab.Images, image: str, version: str) -> None:
 
 
 def test_image(images: lab.Images, base: str, builder: str, release: Release) -> None:
-    wanted = {**release("9.9.9"), "jemalloc_enabled": True, "jemalloc_platform": "linux/arm64"}
-    made = images.play(base, "arm64", **wanted, jemalloc_builder=builder)
+    wanted = {**release("9.9.9"), "jemalloc_enabled": True, "jemalloc_image_platform": "linux/arm64"}
+    made = images.play(base, "arm64", **wanted, jemalloc_image_builder=builder)
     assert made.changed
     check(images, images.name("arm64"), "9.9.9")
     assert images.inspect(images.name("arm64"))["Config"]["Labels"]["preload.jemalloc.platform"] == "aarch64-glibc"
-    assert not images.play(base, "arm64", **wanted, jemalloc_builder=builder).changed
+    assert not images.play(base, "arm64", **wanted, jemalloc_image_builder=builder).changed
     # The cache has the bundle by now, for this architecture alone.
     assert "building" not in images.play(base, "arm64-cached", **wanted, jemalloc_method="bundle").output
 
@@ -86,19 +86,19 @@ def test_image(images: lab.Images, base: str, builder: str, release: Release) ->
 def test_what_is_for_another_architecture_is_refused(
     images: lab.Images, base: str, builder: str, debian: t.Callable[[str], str], release: Release
 ) -> None:
-    wanted = {**release("9.9.9"), "jemalloc_enabled": True, "jemalloc_pull": "never"}
+    wanted = {**release("9.9.9"), "jemalloc_enabled": True, "jemalloc_image_pull": "never"}
     failed = images.play(base, "other", **wanted, jemalloc_method="source", fails=True)
     assert failed.sentence == (
         f"builder: {images.builder} is for linux/amd64, and linux/arm64 is wanted; name one for that."
     )
     amd64 = debian("bookworm")
-    failed = images.play(amd64, "other", **wanted, jemalloc_platform="linux/arm64", fails=True)
+    failed = images.play(amd64, "other", **wanted, jemalloc_image_platform="linux/arm64", fails=True)
     message = f"base: {amd64} is for linux/amd64, and linux/arm64 is wanted; name one for that"
     assert failed.sentence == f"{message}."
-    failed = images.play(amd64, "other", **release("9.9.9"), jemalloc_platform="linux/arm64", fails=True)
+    failed = images.play(amd64, "other", **release("9.9.9"), jemalloc_image_platform="linux/arm64", fails=True)
     assert failed.sentence.startswith(f"{message} (")
     with emulators.none():
-        failed = images.play(base, "other", **wanted, jemalloc_builder=builder, fails=True)
+        failed = images.play(base, "other", **wanted, jemalloc_image_builder=builder, fails=True)
     assert failed.sentence == (
         f"base: {base} is for linux/arm64, whose programs do not run here; install an emulator such as the package "
         "qemu-user-static, or do this on a host for that."
@@ -132,7 +132,7 @@ def test_role_on_a_host(host: connections.Container, release: Release) -> None:
 
 
 def test_jemalloc_itself(images: lab.Images, base: str, builder: str, genuine: dict[str, t.Any]) -> None:
-    images.play(base, "arm64-real", **genuine, jemalloc_builder=builder, jemalloc_enabled=True)
+    images.play(base, "arm64-real", **genuine, jemalloc_image_builder=builder, jemalloc_enabled=True)
     image = images.name("arm64-real")
     check(images, image, "5.3.0")
     printed = images.run(image, "true", options=["--env=MALLOC_CONF=stats_print:true"])

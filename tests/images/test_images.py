@@ -52,7 +52,7 @@ def kept(directory: Path, cache: Path, libc: str, lowest: str = "") -> tuple[str
 
 def test_every_command_has_it(images: lab.Images, debian: t.Callable[[str], str], release: Release, run: Run) -> None:
     base, wanted = debian("bookworm"), {**release("9.9.9"), "jemalloc_enabled": True}
-    wanted.update(jemalloc_malloc_conf={"narenas": 2}, jemalloc_labels={"maker": 'says "$HOME\\"'})
+    wanted.update(jemalloc_image_malloc_conf={"narenas": 2}, jemalloc_image_labels={"maker": 'says "$HOME\\"'})
     predicted = images.play(base, "all", "--check", "--diff", **wanted)
     assert predicted.changed
     made = images.play(base, "all", "--diff", **wanted)
@@ -83,7 +83,7 @@ def test_every_command_has_it(images: lab.Images, debian: t.Callable[[str], str]
     # What has it is only rebuilt for what is different.
     assert not images.play(base, "all", **wanted).changed
     assert images.inspect(image)["Id"] == found["Id"]
-    wanted["jemalloc_malloc_conf"] = {"narenas": 3}
+    wanted["jemalloc_image_malloc_conf"] = {"narenas": 3}
     made = images.play(base, "all", "--diff", **wanted)
     assert made.changed
     assert '-ENV LD_PRELOAD="/opt/jemalloc/current/lib/libjemalloc.so" MALLOC_CONF="narenas:2"' in made.diff
@@ -102,7 +102,7 @@ def test_musl_has_a_library_of_its_own(
     assert "libc.so.6" not in images.run(image, "busybox", "strings", LIBRARY)
 
     # The command of the base stays behind an entry point of ours, and exec is not for it.
-    assert images.play(musl, "entry", **wanted, jemalloc_entrypoint=True).changed
+    assert images.play(musl, "entry", **wanted, jemalloc_image_entrypoint=True).changed
     assert images.mapped(images.name("entry")) == {LIBRARY}
 
     # Neither gets the bundle of the other, which the cache has by now.
@@ -200,8 +200,8 @@ def test_jemalloc_itself(
     images: lab.Images, debian: t.Callable[[str], str], musl: str, genuine: dict[str, t.Any], what: str, run: Run
 ) -> None:
     base, suite = (musl, "bookworm") if what == "musl" else (debian(what), "bullseye")
-    wanted = {**genuine, "jemalloc_builder": lab.debian(run, images.cache.parent, suite, lab.BUILDER_IN_FULL)}
-    images.play(base, f"real-{what}", **wanted, jemalloc_enabled=True, jemalloc_malloc_conf={"preset": "ruby"})
+    wanted = {**genuine, "jemalloc_image_builder": lab.debian(run, images.cache.parent, suite, lab.BUILDER_IN_FULL)}
+    images.play(base, f"real-{what}", **wanted, jemalloc_enabled=True, jemalloc_image_malloc_conf={"preset": "ruby"})
     image = images.name(f"real-{what}")
     assert images.mapped(image, "cat", lab.MAPS) == {"/opt/jemalloc/5.3.0/lib/libjemalloc.so.2"}
     # coreutils' cat closes what it would print to, before jemalloc does.
@@ -217,6 +217,10 @@ def test_a_builder_that_gets_its_compiler(
 ) -> None:
     builder = run(str(ROOT / ".ci" / "build-image"), "bullseye").splitlines()[-1]
     shutil.rmtree(images.cache, ignore_errors=True)
-    more: dict[str, t.Any] = {"jemalloc_builder": builder, "jemalloc_build_packages": True, "jemalloc_enabled": True}
+    more: dict[str, t.Any] = {
+        "jemalloc_image_builder": builder,
+        "jemalloc_build_packages": True,
+        "jemalloc_enabled": True,
+    }
     assert "building" in images.play(debian("bullseye"), "packages", **release("9.9.9"), **more).output
     assert images.mapped(images.name("packages"), "cat", lab.MAPS) == {LIBRARY}

@@ -333,7 +333,7 @@ def test_the_playbook_brings_the_files_here(host: Host, tmp_path: Path, run: Run
         f'ansible_python_interpreter=/usr/bin/python3 ansible_ssh_common_args="{options} {proxy}"\n'
     )
     often = {f"jemalloc_profile_{key}": value for key, value in OFTEN.items() if key.startswith("lg_")}
-    variables = json.dumps({"unit": "dynamic", "duration": 3, **often})
+    variables = json.dumps({"jemalloc_profile_unit": "dynamic", "jemalloc_profile_duration": 3, **often})
     command = ("ansible-playbook", "-i", "hosts", str(ROOT / "playbooks" / "profile.yml"), "-e", variables)
     predicted = run(*command, "--check", cwd=tmp_path, PWD=str(tmp_path))
     assert "changed=1" in predicted

@@ -198,7 +198,7 @@ def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:
 def test_who_preloads_is_asked_with_the_texts_of_the_templates(play: Play) -> None:
     play.installed.add("web1")
     play.run("web1", scopes={"host": True})
-    assert play.calls[0][2]["scopes"] == {"host": True, "texts": rendering.render("/opt/jemalloc", host=True)}
+    assert play.calls[0][2]["scopes"] == {"host": True, "texts": rendering.render("/opt/jemalloc")}
     play.run("web1", scopes="host=true")  # no mapping; what it is, is for the module to say
     assert play.calls[1][2]["scopes"] == "host=true"
 

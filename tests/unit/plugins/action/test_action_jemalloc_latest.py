@@ -10,23 +10,22 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
 from tests.unit.plugins.action.releases import D, Handler
 
 
-@pytest.mark.parametrize("latest", [None, False, "no"])
-def test_nothing_is_looked_up_unless_asked_for(tmp_path: pathlib.Path, latest: t.Any) -> None:
-    arguments = {"latest": latest, "latest_url": "http://127.0.0.1:1/", "version": "5.1.0"}
-    assert action.with_latest(arguments, str(tmp_path)) == arguments
+@pytest.mark.parametrize("wanted", [None, False, "no"])
+def test_nothing_is_looked_up_unless_asked_for(tmp_path: pathlib.Path, wanted: t.Any) -> None:
+    arguments = {"latest": wanted, "latest_url": "http://127.0.0.1:1/", "version": "5.1.0"}
+    assert latest.with_latest(arguments, str(tmp_path)) == arguments
 
 
 def test_latest(tmp_path: pathlib.Path, server: str) -> None:
     Handler.asked.clear()
     for _host in range(3):
-        found = action.with_latest({"latest": True, "latest_url": f"{server}/new", "keep": 1}, str(tmp_path))
+        found = latest.with_latest({"latest": True, "latest_url": f"{server}/new", "keep": 1}, str(tmp_path))
         assert found == {
             "latest": False,
             "latest_url": f"{server}/new",
@@ -35,7 +34,7 @@ def test_latest(tmp_path: pathlib.Path, server: str) -> None:
             "checksum": f"sha256:{D}",
         }
     assert Handler.asked == ["new"]
-    found = action.with_latest({"latest": "yes", "latest_url": f"{server}/known"}, str(tmp_path))
+    found = latest.with_latest({"latest": "yes", "latest_url": f"{server}/known"}, str(tmp_path))
     assert (found["version"], found.get("checksum")) == ("5.3.1", None)
     assert Handler.asked == ["new", "known"]
 
@@ -54,7 +53,7 @@ def test_latest(tmp_path: pathlib.Path, server: str) -> None:
 )
 def test_an_answer_that_does_not_do(tmp_path: pathlib.Path, server: str, name: str, message: str) -> None:
     with pytest.raises(JemallocError) as caught:
-        action.with_latest({"latest": True, "latest_url": f"{server}/{name}"}, str(tmp_path))
+        latest.with_latest({"latest": True, "latest_url": f"{server}/{name}"}, str(tmp_path))
     assert str(caught.value).startswith("latest: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -63,11 +62,11 @@ def test_an_answer_that_does_not_do(tmp_path: pathlib.Path, server: str, name: s
 def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latest, "HAS_REQUESTS", False)
     with pytest.raises(JemallocError, match="latest: the controller needs the Python package requests"):
-        action.with_latest({"latest": True}, str(tmp_path))
+        latest.with_latest({"latest": True}, str(tmp_path))
 
 
 def test_an_address_with_a_password(tmp_path: pathlib.Path) -> None:
     with pytest.raises(JemallocError) as caught:
-        action.with_latest({"latest": True, "latest_url": "http://svc:s3cret@127.0.0.1:1/"}, str(tmp_path))
+        latest.with_latest({"latest": True, "latest_url": "http://svc:s3cret@127.0.0.1:1/"}, str(tmp_path))
     assert str(caught.value).startswith("latest_url: a URL holds a user name or password")
     assert "s3cret" not in str(caught.value)

@@ -21,9 +21,8 @@ SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
 MANAGED = "# Managed by the Ansible collection preload.jemalloc; changes made here are lost.\n"
 
 
-@pytest.mark.parametrize("host", [True, False])
-def test_render(host: bool) -> None:
-    texts = rendering.render("/srv/j", host)
+def test_render() -> None:
+    texts = rendering.render("/srv/j")
     profile = texts.pop("profile")
     assert texts == {
         "service": f"{MANAGED}[Service]\n{contents.SETTINGS}\n",
@@ -48,7 +47,7 @@ def prefix(tmp_path: pathlib.Path, library: pathlib.Path) -> str:
 def login(shell: str, prefix: str, host: bool, set_options: str = "", **environment: str) -> t.Dict[str, str]:
     """Let a shell read the profile; return the environment of what it starts, and the names that it leaves behind."""
     profile = pathlib.Path(prefix, "profile.sh")
-    profile.write_text(rendering.render(prefix, host)["profile"])
+    profile.write_text(rendering.render(prefix)["profile"].replace(contents.ENABLED, "true" if host else ""))
     script = f'{set_options}\n. {profile}\n/usr/bin/env\nset | grep -c "^jemalloc_" || true\n'
     done = subprocess.run(
         [str(shutil.which(shell)), "-c", script],
@@ -127,16 +126,16 @@ def test_login_below_a_login(prefix: str, shell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "prefix", "host"),
+    ("arguments", "prefix"),
     [
-        ({}, "/opt/jemalloc", False),
-        ({"prefix": "/srv/j/", "host": True}, "/srv/j", True),
-        ({"host": "yes", "texts": {"service": "smuggled"}}, "/opt/jemalloc", True),
-        ({"host": "no", "prefix": None}, "/opt/jemalloc", False),
+        ({}, "/opt/jemalloc"),
+        ({"prefix": "/srv/j/", "host": True}, "/srv/j"),
+        ({"host": "yes", "texts": {"service": "smuggled"}}, "/opt/jemalloc"),
+        ({"host": "no", "prefix": None}, "/opt/jemalloc"),
     ],
 )
 def test_the_action_hands_the_texts_on(
-    monkeypatch: pytest.MonkeyPatch, arguments: t.Dict[str, t.Any], prefix: str, host: bool
+    monkeypatch: pytest.MonkeyPatch, arguments: t.Dict[str, t.Any], prefix: str
 ) -> None:
     calls: t.List[t.Dict[str, t.Any]] = []
 
@@ -149,7 +148,7 @@ def test_the_action_hands_the_texts_on(
     names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
     plugin = action.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
     assert plugin.run(task_vars={"x": 1})["changed"] is True
-    expected = {**arguments, "texts": rendering.render(prefix, host)}
+    expected = {**arguments, "texts": rendering.render(prefix)}
     assert calls == [
         {"module_name": "preload.jemalloc.jemalloc_preload", "module_args": expected, "task_vars": {"x": 1}}
     ]

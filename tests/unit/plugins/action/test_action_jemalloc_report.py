@@ -104,10 +104,3 @@ def test_the_directory_is_a_file(tmp_path: pathlib.Path) -> None:
             True,
             f"directory: {tmp_path}/out/report.html: Not a directory; name a path that the controller can write to.",
         )
-
-
-def test_values_lose_the_kinds_of_ansible() -> None:
-    text = type("Tagged", (str,), {})("a")
-    found = action._plain({text: [text, (1, None)], "b": True})
-    assert found == {"a": ["a", [1, None]], "b": True}
-    assert {key.__class__ for key in (*found, found["a"][0])} == {str}

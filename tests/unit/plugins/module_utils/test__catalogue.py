@@ -66,11 +66,8 @@ ERRORS: t.List[t.Tuple[t.Optional[str], t.Optional[str], str]] = [
         for checksum in (None, f"sha256:{DIGEST}")
         for wrong in (
             "",
-            "5",
-            "5.1",
-            "v5.1.0",
+            "9",
             "5.1.0-rc1",
-            "5.1.0\n",
             "5.1.0/../..",
             "../etc",
             "\u0665.1.0",
@@ -90,6 +87,40 @@ ERRORS: t.List[t.Tuple[t.Optional[str], t.Optional[str], str]] = [
         )
     ),
 ]
+
+
+NEAREST = {
+    "5": "5.3.1",
+    "5.1": "5.1.0",
+    "5.2": "5.2.1",
+    "5.4": "5.4.0",
+    "3": "3.6.0",
+    "v5.3.1": "5.3.1",
+    "v5.1": "5.1.0",
+    "jemalloc-5.1.0": "5.1.0",
+    "5.1.0.0": "5.1.0",
+    "5.1.0\n": "5.1.0",
+    "5.1.9": "",
+    "6": "",
+    "": "",
+    "stable": "",
+}
+
+
+@pytest.mark.parametrize(("wrong", "near"), NEAREST.items())
+def test_the_nearest_release(wrong: str, near: str) -> None:
+    assert catalogue.nearest(wrong) == near
+    if near:
+        complaint = f"{wrong!r} is not the number of a jemalloc release; did you mean {near}?"
+        assert catalogue.wrong_number(wrong) == complaint
+
+
+def test_the_newest_release_has_an_option_of_its_own() -> None:
+    assert catalogue.wrong_number("Latest") == (
+        "'Latest' is not the number of a jemalloc release; for the newest one of upstream leave it out and set latest: "
+        "true."
+    )
+    assert catalogue.wrong_number("5.9.0") == ""
 
 
 @pytest.mark.parametrize(("version", "checksum", "message"), ERRORS)

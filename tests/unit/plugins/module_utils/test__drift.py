@@ -201,3 +201,22 @@ def test_no_candidate(processes: t.Sequence[Process], wish: Wish, now: float) ->
 )
 def test_durations(seconds: int, text: str) -> None:
     assert drift._duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("found", "wish", "pending"),
+    [
+        (process(GONE), NONE, True),
+        (process(OLD, started=100), SERVICE, True),
+        (process(GLIBC, started=100), SERVICE, True),
+        (process(OURS, started=100), OUT, True),
+        (process(OLD), SERVICE, False),
+        (process(STATIC, started=100), SERVICE, False),
+        (process(OURS), NONE, False),
+        (process(OURS), SERVICE, False),
+    ],
+)
+def test_a_restart_is_pending(found: Process, wish: Wish, pending: bool) -> None:
+    sentences = drift.drift([found], wish)
+    assert drift.is_pending(sentences) == pending
+    assert drift.is_pending([*sentences, "Its process runs with jemalloc 5.3.1, which no scope configures."]) == pending

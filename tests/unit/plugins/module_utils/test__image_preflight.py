@@ -142,8 +142,11 @@ def test_run() -> None:
     ]
 
 
-def test_run_where_the_engine_itself_complains() -> None:
-    gone = "ERROR: ld.so: object '/opt/x.so' from /etc/ld.so.preload cannot be preloaded (cannot open): ignored.\n"
+@pytest.mark.parametrize(
+    "entry", ["/opt/x.so' from LD_PRELOAD", "/opt/jemalloc/current/lib/libjemalloc.so' from /etc/ld.so.preload"]
+)
+def test_run_where_other_entries_are_stale(entry: str) -> None:
+    gone = f"ERROR: ld.so: object '{entry} cannot be preloaded (cannot open shared object file): ignored.\n"
     assert run(Podman((0, gone), (0, gone), (0, gone + MAPPED[1])), LOADER, TRUE, CAT)
 
 

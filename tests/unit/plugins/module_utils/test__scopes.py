@@ -40,7 +40,7 @@ def write(root: pathlib.Path, path: str, text: str) -> None:
 
 def activate(root: pathlib.Path, host: t.Optional[str], *entries: t.Any, excluded: t.Sequence[str] = ()) -> None:
     """Write what the module jemalloc_preload would."""
-    texts = preload.Texts(**rendering.render(PREFIX, host=bool(host)))
+    texts = preload.Texts(**rendering.render(PREFIX))
     units = [systemd.Unit(each.name, "", wanted=each) for each in systemd.wanted_services(entries)]
     out = [systemd.Unit(each.name, "", wanted=each) for each in systemd.wanted_services(excluded)]
     wanted = preload.Scopes(

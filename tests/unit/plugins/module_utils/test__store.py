@@ -315,7 +315,8 @@ def test_wish_for_installed_that_cannot_be() -> None:
     with pytest.raises(JemallocError) as caught:
         store.wish_for_installed(store.Store("/p"), "previous")
     assert str(caught.value) == (
-        "version: there is no previous installation in /p to go back to; name a release instead."
+        "version: there is no previous installation in /p to go back to; name a release instead, or "
+        "disable jemalloc: services: [] for its services, host: false for the whole host, state: absent for all."
     )
     with pytest.raises(JemallocError) as caught:
         store.wish_for_installed(store.Store("/p", {"5.9.0": installation("it is bent")}, previous="5.9.0"), "previous")

@@ -14,11 +14,21 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc_cache, jemalloc_report
+from ansible_collections.preload.jemalloc.plugins.action import (
+    jemalloc_cache,
+    jemalloc_report,
+    jemalloc_status,
+    jemalloc_variables,
+)
 from ansible_collections.preload.jemalloc.plugins.doc_fragments import _library as library
 
 #: The modules whose actions do all of their work.
-ACTIONS = {"jemalloc_cache": jemalloc_cache, "jemalloc_report": jemalloc_report}
+ACTIONS = {
+    "jemalloc_cache": jemalloc_cache,
+    "jemalloc_report": jemalloc_report,
+    "jemalloc_status": jemalloc_status,
+    "jemalloc_variables": jemalloc_variables,
+}
 NAMES = sorted(path.stem for path in pathlib.Path(__file__).parents[4].glob("plugins/modules/*.py"))
 FRAGMENTS = {
     "preload.jemalloc._library": library.ModuleDocFragment.DOCUMENTATION,

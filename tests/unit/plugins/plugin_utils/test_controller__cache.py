@@ -102,9 +102,27 @@ def test_fits(cache: caching.Cache, made: dict[str, t.Any], lacking: dict[str, t
     assert find(cache, "web1", **lacking) == (None if reason else ("web1", digest(data)))
 
 
-def test_what_an_index_says_may_be_wrong() -> None:
-    for lowest in ("new", None):
-        assert caching.fits(packed.manifest(platform=packed.platform(libc_lowest=lowest)), need()) is (lowest is None)
+WRONG: dict[str, list[t.Any]] = {
+    "sha256": ["0", "../x", 1, None],
+    "builder": ["\x1b[2J", None, "x" * 5000],
+    "release": ["5", None],
+    "source": [{}, {"sha256": "x"}, []],
+    "platform": [{}, packed.platform(libc_lowest="new"), packed.platform(lg_page="12"), []],
+    "options": [{}, {"cxx": 1}],
+}
+
+
+def test_what_an_index_says_may_be_wrong(cache: caching.Cache) -> None:
+    cache.add(packed.bundle(), "web1")
+    entry = cache.entries()[0]
+    assert caching.parse_index(json.dumps([{**entry, "of a later version": 1}, 1])) == [entry]
+    old = {name: entry[name] for name in entry if name not in ("origin", "added")}
+    assert caching.parse_index(json.dumps([old])) == [{**old, "origin": "host", "added": ""}]
+    wrong = [{**entry, name: value} for name, values in WRONG.items() for value in values]
+    assert caching.parse_index(json.dumps([*wrong, entry])) == [entry]
+    assert caching.parse_index(json.dumps([{key: entry[key] for key in entry if key != name} for name in WRONG])) == []
+    for text in ("", "{}", "null", "[", "[" * 100_000, "[" + "{}," * 500_000 + "{}]"):
+        assert caching.parse_index(text) == []
 
 
 @pytest.mark.parametrize(("made", "asked", "reason"), FITS)

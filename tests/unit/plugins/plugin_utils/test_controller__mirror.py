@@ -26,7 +26,7 @@ NEED = caching.need_of({"version": "5.3.1", "sources": [packed.SOURCE], "options
 def mirrored(server: t.Any, tmp_path: pathlib.Path) -> str:
     """Put a cache with one bundle on the server; return the checksum of its index."""
     cache = caching.Cache(str(tmp_path / "original"), 1)
-    cache.add(packed.bundle(), "web1\x1b[2J")
+    cache.add(packed.bundle(), "web1")
     for path in pathlib.Path(cache.directory).rglob("*"):
         if path.is_file():
             server.files[f"/{path.relative_to(cache.directory)}"] = path.read_bytes()
@@ -60,6 +60,24 @@ def test_nothing_that_does(server: t.Any, mirrored: str, cache: caching.Cache) -
     find(server, None, cache)
     assert cache.entries() == []
     assert server.asked == ["/index.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("builder", "web1\x1b[2J"), ("sha256", "../../x"), ("platform", {"libc_lowest": "new"})]
+)
+def test_an_entry_that_is_none(server: t.Any, mirrored: str, cache: caching.Cache, name: str, value: t.Any) -> None:
+    index = json.loads(server.files["/index.json"])
+    index[0][name] = value
+    server.files["/index.json"] = json.dumps(index).encode()
+    find(server, None, cache)
+    assert cache.entries() == []
+    assert server.asked == ["/index.json"]
+
+
+def test_an_index_that_is_too_large(server: t.Any, mirrored: str, cache: caching.Cache) -> None:
+    server.files["/index.json"] += b" " * caching.MOST_INDEX
+    with pytest.raises(JemallocError, match=r"^cache_mirror: .*: it is larger than 4 MiB, too much for a release\.$"):
+        find(server, None, cache)
 
 
 def test_what_is_not_what_it_says(server: t.Any, mirrored: str, cache: caching.Cache) -> None:

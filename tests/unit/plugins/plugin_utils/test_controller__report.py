@@ -15,6 +15,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _page as p
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _report as reporting
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _tables as tables
 from ansible_collections.preload.jemalloc.plugins.plugin_utils._measurements import Point, Unit
+from ansible_collections.preload.jemalloc.plugins.plugin_utils._report import File
 
 MIB = 1 << 20
 
@@ -48,8 +49,9 @@ INSTALLED = [
 ]
 
 SCOPES = [
-    {"path": "/a", "kind": "service", "unit": "puma.service", "ours": True},
-    {"path": "/b", "kind": "ld_so_preload", "unit": "", "ours": True},
+    {"path": "/a", "kind": "service", "unit": "puma.service", "ours": True}
+    | {"preloads": ["/usr/lib/libfoo.so", "/opt/jemalloc/current/lib/libjemalloc.so"]},
+    {"path": "/b", "kind": "ld_so_preload", "unit": "", "ours": True, "preloads": ["/usr/lib/libjemalloc.so.2", 3]},
     {"path": "/c", "kind": "login", "unit": "", "ours": False},
 ]
 
@@ -63,6 +65,11 @@ def test_a_host() -> None:
     unreadable = {"processes": 1, "reason": "Only root may."}
     found = reporting.read("web1", answer(ENTRY, installations=INSTALLED, scopes=SCOPES, unreadable=unreadable))
     assert (found.unread, found.time, found.current, found.releases) == ("", 10**9, "5.3.1", ("5.3.1", "5.3.0"))
+    assert found.previous == "5.3.0"
+    assert found.files == (
+        File("/a", "service", "puma.service", True),
+        File("/b", "ld_so_preload", "", False),
+    )
     assert found.scopes == ("service puma.service", "ld so preload")
     assert found.notes == ("jemalloc 5.3.0 is damaged: A file is gone.", "1 process could not be read. Only root may.")
     (row,) = found.rows
@@ -84,6 +91,7 @@ def test_a_host() -> None:
 def test_a_host_that_was_not_read(result: t.Any, reason: str) -> None:
     found = reporting.read("web1", result)
     assert (found.unread, found.rows) == (reason, ())
+    assert found.unreachable == (reason == "No route to host.")
     assert reporting.newest([found]) == 0
 
 

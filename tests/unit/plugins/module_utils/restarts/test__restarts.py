@@ -16,24 +16,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _changes a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
-from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from tests.unit.plugins.module_utils.restarts.conftest import PUMA, Fake
-
-
-def test_wanted(root: pathlib.Path) -> None:
-    gone = changes_util.Change(places.drop_in_path("cron.service"), "x", None)
-    others = [
-        changes_util.Change(places.drop_in_path("puma.service"), None, "x"),
-        changes_util.Change(f"{root}/etc/systemd/system.conf.d/{changes_util.DROP_IN}", "x", None),
-        changes_util.Change("/usr/local/bin/jemalloc.sh", "x", None, link=True),
-    ]
-    units = {systemd.Unit("puma.service", "active"): "5.3.1"}
-    puma, cron = restarts.Listed("puma.service", False, "5.3.1"), restarts.Listed("cron.service", False, None)
-    assert restarts.wanted(units, [gone, *others], False) == [puma, cron]
-    assert restarts.wanted(units, others, False) == [puma]
-    assert restarts.wanted({}, [gone], True) == [restarts.Listed("cron.service", False, "any")]
-    own = changes_util.Change(places.drop_in_path("own.service", user=True), "x", None)
-    assert restarts.wanted({}, [own], False) == [restarts.Listed("own.service", True, None)]
 
 
 def entry(version: t.Optional[str], reason: str, before: t.Optional[str] = None) -> t.Dict[str, t.Any]:
@@ -370,9 +353,16 @@ def test_what_the_files_say(root: pathlib.Path, prefix: str) -> None:
         changes_util.Change(places.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
         changes_util.Change("/etc/environment", None, "x"),
     ]
-    assert sorted(restarts.by_files(changes, prefix, "5.3.1"), key=str) == [
+    listed = [
         restarts.Listed("cron.service", False, "5.1.0"),
         restarts.Listed("job@.service", True, "5.3.1"),
         restarts.Listed("nginx.service", False, None),
+    ]
+    assert sorted(restarts.by_files(changes, prefix, "5.3.1"), key=str) == [
+        *listed,
         restarts.Listed("puma.service", False, None),
+    ]
+    assert sorted(restarts.by_files(changes, prefix, "5.3.1", host_wide=True), key=str) == [
+        *listed,
+        restarts.Listed("puma.service", False, "any"),
     ]

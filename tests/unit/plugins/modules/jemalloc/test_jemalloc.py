@@ -186,7 +186,8 @@ def test_the_previous_one(call: Call, build_of: t.Callable[[str], t.Dict[str, t.
 
 def test_there_is_no_previous_one(call: Call, prefix: str) -> None:
     assert wrong(call, prefix=prefix, version="previous") == (
-        f"version: there is no previous installation in {prefix} to go back to; name a release instead."
+        f"version: there is no previous installation in {prefix} to go back to; name a release instead, or "
+        "disable jemalloc: services: [] for its services, host: false for the whole host, state: absent for all."
     )
 
 

@@ -50,7 +50,12 @@ ARGUMENTS: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
         {"state": "absent", "version": "../9.9.9"},
         f"version: '../9.9.9' is not the number of a jemalloc release; known are {KNOWN}.",
     ),
-    ({"version": "latest"}, f"version: 'latest' is not the number of a jemalloc release; known are {KNOWN}."),
+    (
+        {"version": "latest"},
+        "version: 'latest' is not the number of a jemalloc release; for the newest one of upstream leave it out and "
+        "set latest: true.",
+    ),
+    ({"version": "v5.3.1"}, "version: 'v5.3.1' is not the number of a jemalloc release; did you mean 5.3.1?"),
     (
         {"checksum": "abc"},
         "checksum: 'abc' is not a SHA-256 digest; write it as sha256: and 64 hexadecimal digits.",

@@ -62,7 +62,7 @@ def scopes(call: Call, prefix: str, systemctl: t.Any) -> Call:
     """Run the module as its action does."""
 
     def run(_check: bool = False, **arguments: t.Any) -> t.Dict[str, t.Any]:
-        texts = rendering.render(prefix, host=bool(arguments.get("host")))
+        texts = rendering.render(prefix)
         return call(module, _check=_check, **{"prefix": prefix, "texts": texts, **arguments})
 
     return run

@@ -36,8 +36,8 @@ SCENARIOS: t.List[t.Tuple[t.Optional[t.Dict[str, t.Any]], t.Dict[str, t.Any], t.
     (None, {"host": True, "services": ["puma"]}, [MANAGER, "etc/environment", COMMON[0], PUMA, *COMMON[1:]]),
     (None, {"state": "absent"}, []),
     ({"services": ["puma"]}, {"services": ["cron"]}, [PUMA, CRON]),
-    ({"services": ["puma"]}, {"host": True}, [PUMA, MANAGER, "etc/environment", COMMON[0]]),
-    ({"host": True}, {}, [MANAGER, "etc/environment", COMMON[0]]),
+    ({"services": ["puma"]}, {"host": True, "services": []}, [PUMA, MANAGER, "etc/environment", COMMON[0]]),
+    ({"host": True}, {"host": False}, [MANAGER, "etc/environment", COMMON[0]]),
     (
         {"host": True, "services": ["puma"]},
         {"state": "absent", "host": True, "services": ["missing"]},
@@ -177,9 +177,12 @@ def running(root: pathlib.Path, maps: str) -> None:
             ("9.9.9", "1 of its 1 processes do not map jemalloc 9.9.9"),
         ),
         ("9.9.9", {"services": ["puma"], "rebuilt": "9.9.9"}, False, None),
-        ("9.9.9", {}, False, (None, "1 of its 1 processes still map jemalloc")),
+        ("9.9.9", {"services": []}, False, (None, "1 of its 1 processes still map jemalloc")),
+        ("9.9.9", {}, False, None),
+        ("9.9.8", {}, False, ("9.9.9", "1 of its 1 processes do not map jemalloc 9.9.9")),
+        ("9.9.9", {"host": True, "exclude": []}, False, None),
         ("9.9.9", {"state": "absent"}, False, (None, "1 of its 1 processes still map jemalloc")),
-        ("9.9.8", {"host": True}, False, ("any", "its drop-in is going to differ")),
+        ("9.9.8", {"host": True, "services": []}, False, ("any", "its drop-in is going to differ")),
     ],
 )
 def test_who_needs_a_restart(
@@ -296,7 +299,8 @@ def test_exclude(scopes: Call, root: pathlib.Path, program: t.Callable[[str, str
     assert script.read_text().splitlines()[-1] == f'exec {root}/usr/local/bin/no-jemalloc.sh {tool} "$@"'
     assert script.stat().st_mode & 0o777 == 0o755
     assert not scopes(host=True, exclude=["php-fpm", "cron", "tool"])["changed"]
-    assert str(script) in scopes(host=True)["files"]
+    assert not scopes(host=True)["changed"]
+    assert str(script) in scopes(host=True, exclude=[])["files"]
     assert not script.exists()
 
 

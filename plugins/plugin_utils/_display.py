@@ -1,0 +1,37 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Print lines for people, and keep standard output valid where a callback writes it for machines."""
+
+# Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible import constants
+from ansible.utils.display import Display
+
+#: Callbacks for standard output whose output people read: of ansible-core, ansible.posix, community.general and AWX.
+FOR_PEOPLE = frozenset(
+    {
+        *("default", "minimal", "oneline", "debug", "skippy", "awx_display"),
+        *("counter_enabled", "default_without_diff", "dense", "diy", "print_task", "selective", "unixy", "yaml"),
+    }
+)
+
+#: Callbacks whose users want the result and nothing else, on standard error neither: a cron job would send it as mail.
+FOR_MACHINES = frozenset({"json", "jsonl", "null"})
+
+_DISPLAY = Display()
+
+
+def say(text: str, **options: t.Any) -> None:
+    """Print text to standard output if people read that, for a machine not at all, and else to standard error.
+
+    The options are those of Ansible's own display.
+    """
+    callback = str(constants.DEFAULT_STDOUT_CALLBACK).rpartition(".")[2]
+    if callback not in FOR_MACHINES:
+        _DISPLAY.display(text, stderr=callback not in FOR_PEOPLE, **options)

@@ -1,0 +1,163 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What operators type, on a real host: what they said happens, and nothing that nobody said."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+import pytest
+
+from tests.operators.lab import Operator, Played
+
+APP = ("-e", '{"jemalloc_services": ["app"]}')
+
+#: The ways to say that nothing is to be restarted: by arguments, or in the inventory.
+NO_RESTART: list[tuple[tuple[str, ...], dict[str, str]]] = [
+    (("-e", "jemalloc_restart=false"), {}),
+    (("-e", "jemalloc_restart=no"), {}),
+    (("-e", "jemalloc_restart=0"), {}),
+    ((), {"jemalloc_restart": "false"}),
+]
+
+
+def restarted(played: Played) -> bool:
+    """Whether a play restarted services, or would."""
+    return bool(re.search(r"Restart and prove\] \*+\n(changed|ok|failed)", played.output))
+
+
+def test_no_restart_is_no_restart(operator: Operator) -> None:
+    before = operator.pids()
+    for arguments, ini in NO_RESTART:
+        predicted = operator.site(*APP, *arguments, "--check", ini=ini)
+        done = operator.site(*APP, *arguments, ini=ini)
+        assert predicted.changed == done.changed
+        for each in (predicted, done):
+            assert (each.failed, restarted(each)) == (False, False), each.output
+        assert operator.enabled() == {"app"}
+    assert operator.pids() == before
+    assert operator.mapped() == {"app": "", "other": ""}
+    assert restarted(operator.site(*APP))
+    running = operator.pids()
+    assert operator.mapped() == {"app": "9.9.9", "other": ""}
+    done = operator.play("site", "-e", "jemalloc_state=absent", "-e", "jemalloc_restart=false")
+    assert not done.failed, done.output
+    assert operator.pids() == running
+    assert (operator.enabled(), operator.current()) == (set(), "")
+    operator.shell("systemctl restart app")
+
+
+@pytest.mark.parametrize("value", ["false", "no"])
+def test_no_metrics_are_no_metrics(operator: Operator, value: str) -> None:
+    done = operator.site("-e", f"jemalloc_metrics={value}")
+    assert not done.failed, done.output
+    assert "preload-jemalloc-metrics" not in operator.shell("systemctl list-unit-files --all")
+
+
+def test_a_rollout_with_texts(operator: Operator) -> None:
+    unit = "[Service]\\nExecStart=/usr/bin/python3 -m http.server --directory /srv 8000\\n"
+    operator.shell(f"printf '{unit}' > /etc/systemd/system/served.service && systemctl start served")
+    release = [word for key, value in operator.releases["9.9.9"].items() for word in ("-e", f"{key}={value}")]
+    texts = ("jemalloc_timeout=90", "jemalloc_health_url=http://127.0.0.1:8000/", "jemalloc_services=app")
+    for measure in ("true", "false"):
+        more = [
+            word for text in (*texts, f"jemalloc_measure={measure}", "jemalloc_serial=1,100%") for word in ("-e", text)
+        ]
+        more += ["-e", f"jemalloc_report_database={operator.directory}/{measure}.sqlite"]
+        done = operator.play("rollout", *release, *more)
+        assert not done.failed, done.output
+        assert (operator.directory / f"{measure}.sqlite").exists() == (measure == "true")
+    assert operator.mapped() == {"app": "9.9.9", "other": ""}
+    operator.shell("systemctl stop served; rm /etc/systemd/system/served.service")
+
+
+def test_a_bundle_of_a_release_that_is_a_text(operator: Operator) -> None:
+    done = operator.play("bundle", "-e", "jemalloc_versions=5.3.0", "-e", "jemalloc_method=auto", "--check")
+    assert "(item=5.3.0)" in done.output, done.output
+    assert "must resolve to a 'list'" not in done.text
+    assert "jemalloc_versions of preload.jemalloc.bundle is now called jemalloc_bundle_versions" in done.text
+
+
+LISTS = {
+    "jemalloc_services=app": {"app"},
+    "jemalloc_services=app,other": {"app", "other"},
+    "jemalloc_services=['app','other']": {"app", "other"},
+}
+
+
+def test_services_as_texts(operator: Operator) -> None:
+    for text, expected in LISTS.items():
+        done = operator.site("-e", text)
+        assert not done.failed, done.output
+        assert operator.enabled() == expected
+        assert {name for name, release in operator.mapped().items() if release} == expected
+
+
+#: What somebody types, and what is said of it.
+WRONG = {
+    '{"jemalloc_service": ["app"]}': "Did you mean jemalloc_services?",
+    '{"jemalloc_enable": true}': "Did you mean jemalloc_enabled?",
+    "jemalloc_versoin=5.1.0": "Did you mean jemalloc_version?",
+    '{"jemalloc_malloc_conf": {"narenas": 2}}': "jemalloc_malloc_conf: the collection preload.jemalloc has no s",
+    "jemalloc_services=[app,": "jemalloc_services: '[app,' is neither JSON nor YAML. Nothing was changed.",
+    "jemalloc_version=latest": "set jemalloc_latest: true.",
+    "jemalloc_version=5.1": "jemalloc_version: '5.1' is not the number of a jemalloc release; did you mean 5.1.0?",
+    "jemalloc_version=v5.3.1": "jemalloc_version: 'v5.3.1' is not the number of a jemalloc release; did you mean 5.3.1",
+    "jemalloc_version=5": "jemalloc_version: '5' is not the number of a jemalloc release; did you mean 5.3.1?",
+}
+
+
+def test_what_is_wrong_is_said_before_anything_changes(enabled: Operator) -> None:
+    before = enabled.pids()
+    for text, sentence in WRONG.items():
+        done = enabled.play("site", "-e", text)
+        assert (done.failed, done.changed) == (True, 0), done.output
+        assert sentence in done.text, done.output
+    assert (enabled.pids(), enabled.enabled(), enabled.current()) == (before, {"app"}, "9.9.8")
+
+
+def test_an_upgrade_and_a_rollback_without_the_variables(enabled: Operator) -> None:
+    done = enabled.site()
+    assert not done.failed, done.output
+    assert (enabled.enabled(), enabled.mapped()) == ({"app"}, {"app": "9.9.9", "other": ""})
+    assert enabled.site().changed == 0
+    predicted = enabled.play("rollback", "--check")
+    done = enabled.play("rollback")
+    assert not done.failed, done.output
+    assert predicted.changed == done.changed
+    assert (enabled.enabled(), enabled.current()) == ({"app"}, "9.9.8")
+    assert enabled.mapped() == {"app": "9.9.8", "other": ""}
+
+
+def test_a_rollback_changes_no_scope_even_if_the_inventory_names_others(enabled: Operator) -> None:
+    assert not enabled.site().failed
+    done = enabled.play("rollback", ini={"jemalloc_services": "['other']", "jemalloc_latest": "true"})
+    assert not done.failed, done.output
+    assert (enabled.enabled(), enabled.mapped()) == ({"app"}, {"app": "9.9.8", "other": ""})
+
+
+def test_a_rollback_after_a_first_installation_says_what_helps(enabled: Operator) -> None:
+    done = enabled.play("rollback")
+    assert (done.failed, done.changed) == (True, 0)
+    assert "jemalloc_services: [] for its services" in done.text, done.output
+    assert enabled.mapped() == {"app": "9.9.8", "other": ""}
+    done = enabled.site("-e", '{"jemalloc_services": []}', version="9.9.8")
+    assert not done.failed, done.output
+    assert (enabled.enabled(), enabled.mapped()) == (set(), {"app": "", "other": ""})
+
+
+REQUIRED: list[tuple[str, tuple[str, ...], str]] = [
+    ("profile", (), "jemalloc_profile_unit: it is not set, and preload.jemalloc.profile requires it."),
+    ("image", ("-e", "jemalloc_hosts=web1"), "jemalloc_image_base: it is not set, and preload.jemalloc.image requires"),
+]
+
+
+@pytest.mark.parametrize(("playbook", "arguments", "sentence"), REQUIRED)
+def test_a_variable_that_a_playbook_requires(
+    host: Operator, playbook: str, arguments: t.Sequence[str], sentence: str
+) -> None:
+    done = host.play(playbook, *arguments)
+    assert (done.failed, done.changed) == (True, 0)
+    assert sentence in done.text, done.output

@@ -1,0 +1,42 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lines for people: on standard output, on standard error, or nowhere, by the callback that owns standard output."""
+
+from __future__ import annotations
+
+import typing as t
+from unittest import mock
+
+import pytest
+from ansible import constants
+
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
+
+
+def said(monkeypatch: pytest.MonkeyPatch, callback: str, **options: t.Any) -> list[t.Any]:
+    """Return how a line is displayed with a callback."""
+    shown = mock.MagicMock()
+    monkeypatch.setattr(display, "_DISPLAY", shown)
+    monkeypatch.setattr(constants, "DEFAULT_STDOUT_CALLBACK", callback)
+    display.say("one", **options)
+    return list(shown.display.mock_calls)
+
+
+@pytest.mark.parametrize("callback", ["default", "ansible.builtin.default", "community.general.yaml", "awx_display"])
+def test_people_read_standard_output(monkeypatch: pytest.MonkeyPatch, callback: str) -> None:
+    assert said(monkeypatch, callback, newline=False) == [mock.call("one", stderr=False, newline=False)]
+
+
+@pytest.mark.parametrize("callback", ["json", "ansible.posix.json", "ansible.posix.jsonl", "community.general.null"])
+def test_machines_get_the_result_only(monkeypatch: pytest.MonkeyPatch, callback: str) -> None:
+    assert said(monkeypatch, callback) == []
+
+
+@pytest.mark.parametrize("callback", ["acme.tools.pretty", "tree", ""])
+def test_a_callback_that_is_not_known_keeps_standard_output(monkeypatch: pytest.MonkeyPatch, callback: str) -> None:
+    assert said(monkeypatch, callback) == [mock.call("one", stderr=True)]
+
+
+def test_no_callback_is_for_both() -> None:
+    assert set() == display.FOR_PEOPLE & display.FOR_MACHINES
