@@ -16,6 +16,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _applicabi
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as elf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
@@ -115,7 +116,7 @@ def reload_systemd(host: Host, changes: t.Optional[t.Sequence[changes_util.Chang
     if status:
         return f"systemctl daemon-reload ended with {status}: {output.strip()}"
     if users and (changes is None or any(places.is_user_drop_in(path) for path in paths)):
-        run = systemd.asking_once(host.run, host.warn)
-        for uid in systemd.user_managers():
-            run([*systemd.command(uid), "daemon-reload"], None, None)
+        run = managers.asking_once(host.run, host.warn)
+        for uid in managers.user_managers():
+            run([*managers.command(uid), "daemon-reload"], None, None)
     return ""

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -171,11 +172,11 @@ def _pids(services: t.Sequence[Service], proc: str) -> t.Dict[Service, t.List[in
 
 def _shown(run: Run, services: t.Sequence[Service]) -> t.Dict[Service, t.Dict[str, str]]:
     """Return the properties of services at this moment, by one question to each systemd that runs some of them."""
-    managers: t.Dict[t.Optional[int], t.List[Service]] = {}
+    by_user: t.Dict[t.Optional[int], t.List[Service]] = {}
     for service in services:
-        managers.setdefault(service.uid, []).append(service)
+        by_user.setdefault(service.uid, []).append(service)
     found = {}
-    for uid, members in managers.items():
+    for uid, members in by_user.items():
         shown = systemd.shown_all(run, [service.name for service in members], _PROPERTIES, uid)
         found.update({service: shown[service.name] for service in members})
     return found
@@ -203,9 +204,9 @@ class Look(t.NamedTuple):
 
 def restart(run: Run, service: Service, timeout: int) -> str:
     """Restart a service; return why that failed, or nothing."""
-    command = [*systemd.command(service.uid, timeout), "restart", "--", service.name]
+    command = [*managers.command(service.uid, timeout), "restart", "--", service.name]
     status, output = run(command, None, None)
-    if status in systemd.TIMED_OUT:
+    if status in managers.TIMED_OUT:
         return f"it did not start within {timeout} s"
     if status:
         return f"it did not start: {output.strip().splitlines()[0] if output.strip() else status}"
@@ -303,9 +304,9 @@ def go_back(
         return f"it was not rolled back: {str(error).rstrip('.')}"
     if why:
         return f"{why}: {undo.follow(lambda: restart(run, failed, timeout), failed)}"
-    run([*systemd.command(failed.uid), "daemon-reload"], None, None)
+    run([*managers.command(failed.uid), "daemon-reload"], None, None)
     end_start(run, failed)
-    run([*systemd.command(failed.uid), "reset-failed", "--", failed.name], None, None)
+    run([*managers.command(failed.uid), "reset-failed", "--", failed.name], None, None)
     again = Service(failed.name, release, failed.uid)
     why = restart(run, failed, timeout) or prove(run, [again], prefix, timeout).get(again, "")
     what = f"with jemalloc {release} as before" if release else "without the library as before"
@@ -319,9 +320,9 @@ def end_start(run: Run, service: Service) -> None:
     """
     if service.shown(run).get("ActiveState") != "activating":
         return
-    status, _output = run([*systemd.command(service.uid, GRACE), "stop", "--", service.name], None, None)
+    status, _output = run([*managers.command(service.uid, GRACE), "stop", "--", service.name], None, None)
     if status:
-        run([*systemd.command(service.uid), "kill", "--signal=SIGKILL", "--", service.name], None, None)
+        run([*managers.command(service.uid), "kill", "--signal=SIGKILL", "--", service.name], None, None)
 
 
 def journal(run: Run, service: Service, count: int = 3) -> str:

@@ -14,6 +14,7 @@ import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
@@ -118,7 +119,7 @@ def running(
     rebuilt: t.Optional[str] = None,
 ) -> t.Dict[str, t.Any]:
     """Return the services that run, those that have to be restarted, and what this run leaves in the files for them."""
-    found = restarts.running(systemd.asking_once(host.run, host.warn), listed, prefix, changes, rebuilt)
+    found = restarts.running(managers.asking_once(host.run, host.warn), listed, prefix, changes, rebuilt)
     keys = ("name", "version", "uid", "unit")
     result: t.Dict[str, t.Any] = {"services": [{key: each[key] for key in keys} for each in found]}
     result["restarts"] = [each for each in found if each["reason"]]

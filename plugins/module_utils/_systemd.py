@@ -9,19 +9,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import glob
 import os
-import pwd
 import re
-import stat
 import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 if t.TYPE_CHECKING:
@@ -50,16 +48,6 @@ _AT_ONCE = 256
 
 # Stands for the instance of a template that systemd is asked for: it shows no template itself.
 _INSTANCE = "preload-jemalloc"
-
-#: Seconds that a user's systemd has for an answer.
-USER_TIMEOUT = 5
-
-# What a user's systemd is asked with unless more time is granted; its user may stop what asks it, but not past a kill.
-_BOUND = ("timeout", "--kill-after=1", f"{USER_TIMEOUT}s")
-_OF_USER = re.compile(r"timeout --kill-after=1 \S+ setpriv --reuid=([0-9]+) ")
-
-#: How timeout(1) ends when its command did not, by itself or only by a kill.
-TIMED_OUT = (124, 137)
 
 # Where systemd reads its own settings, systemd-system.conf(5), in the order in which they count.
 _MANAGER_FILES = ("usr/lib/systemd/system.conf", "etc/systemd/system.conf")
@@ -290,7 +278,7 @@ def unit_files(user: bool = False, root: str = "/") -> t.Dict[str, str]:
 def shown(run: Run, unit: str, properties: t.Sequence[str], uid: t.Optional[int] = None) -> t.Dict[str, str]:
     """Return what systemd says of a unit at this moment, or the systemd of a user; several values stand in one line."""
     arguments = ["show", f"--property={','.join(properties)}", "--", unit]
-    status, output = run([*command(uid), *arguments], None, None)
+    status, output = run([*managers.command(uid), *arguments], None, None)
     return {} if status else {name: " ".join(values) for name, values in parse_show(output)[0].items()}
 
 
@@ -301,7 +289,7 @@ def shown_all(
     found: t.Dict[str, t.Dict[str, str]] = {}
     for names in _portions(units):
         arguments = ["show", f"--property={','.join(['Names', *properties])}", "--", *names]
-        _status, output = run([*command(uid), *arguments], None, None)
+        _status, output = run([*managers.command(uid), *arguments], None, None)
         for block in parse_show(output):
             shown_now = {name: " ".join(values) for name, values in block.items()}
             # by name and not by order: systemctl passes over what it cannot ask for
@@ -335,67 +323,3 @@ def manager_files(root: str = "/") -> t.List[str]:
         for path in glob.glob(os.path.join(root, directory, "*.conf")):
             by_name[os.path.basename(path)] = path
     return paths + [by_name[name] for name in sorted(by_name)]
-
-
-def user_managers(root: str = "/") -> t.List[int]:
-    """Return the users (by number) whose own systemd runs: its socket belongs to the user whose directory it is in."""
-    found = []
-    for path in glob.glob(os.path.join(root, "run/user/*/systemd/private")):
-        name = path.split("/")[-3]
-        with contextlib.suppress(OSError):
-            status = os.lstat(path)
-            if name.isdigit() and stat.S_ISSOCK(status.st_mode) and status.st_uid == int(name):
-                found.append(int(name))
-    return sorted(found)
-
-
-def command(uid: t.Optional[int], timeout: t.Optional[int] = None) -> t.List[str]:
-    """Return systemctl for the host's systemd, or for a user's by a way that every version knows; timeout in seconds.
-
-    A user's systemd always has one: it is a process of that user, who may stop it or answer in its place.
-    """
-    if uid is None:
-        return ["systemctl"] if timeout is None else ["timeout", str(timeout), "systemctl"]
-    try:
-        gid = pwd.getpwuid(uid).pw_gid
-    except KeyError:
-        gid = uid
-    return [
-        *(_BOUND if timeout is None else (*_BOUND[:-1], str(timeout))),
-        "setpriv",
-        f"--reuid={uid}",
-        f"--regid={gid}",
-        "--clear-groups",
-        "env",
-        f"XDG_RUNTIME_DIR=/run/user/{uid}",
-        "systemctl",
-        "--user",
-    ]
-
-
-def asking_once(run: Run, warn: t.Callable[[str], None]) -> Run:
-    """Return what runs commands, but asks a user's systemd that did not answer in time no second time; warn says so."""
-    silent: t.Set[str] = set()
-
-    def ask(
-        arguments: t.Sequence[str], directory: t.Optional[str] = None, data: t.Optional[str] = None
-    ) -> t.Tuple[int, str]:
-        match = _OF_USER.match(" ".join(arguments))
-        user = match.group(1) if match else ""
-        if user in silent:
-            return TIMED_OUT[0], ""
-        status, output = run(arguments, directory, data)
-        if user and status in TIMED_OUT and tuple(arguments[: len(_BOUND)]) == _BOUND:
-            silent.add(user)
-            warn(
-                f"The systemd of user {user} does not answer within {USER_TIMEOUT} s, so it is left alone, and its "
-                f"services run as they did. End it with 'systemctl stop user@{user}.service', and run this again."
-            )
-        return status, output
-
-    return ask
-
-
-def answers(run: Run, uid: int) -> bool:
-    """Whether the systemd of a user answers in time."""
-    return run([*command(uid), "show", "--property=Version"], None, None)[0] not in TIMED_OUT

@@ -128,6 +128,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -172,9 +173,9 @@ def carry_out(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[
     systemd.units(host.run, [systemd.Wanted(service.name) for service in services if service.uid is None])
     if module.check_mode:
         return [], []
-    run = systemd.asking_once(host.run, host.warn)
+    run = managers.asking_once(host.run, host.warn)
     users = {service.uid for service in services if service.uid is not None}
-    silent = {uid for uid in users if not systemd.answers(run, uid)}
+    silent = {uid for uid in users if not managers.answers(run, uid)}
     services = [service for service in services if service.uid not in silent]
     if params["state"] == "restarted":
         return restarted(run, services, prefix, params["timeout"])

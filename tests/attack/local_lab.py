@@ -168,7 +168,11 @@ class LocalLab:
 
     def preload(self, **arguments: t.Any) -> Answer:
         """Run jemalloc_preload as its action does."""
-        return self.module("_preload", prefix=PREFIX, texts=rendering.render(PREFIX, host=False), **arguments)
+        return self.module("_preload", prefix=PREFIX, texts=rendering.render(PREFIX), **arguments)
+
+    def restart(self, preloaded: Answer) -> Answer:
+        """Restart what jemalloc_preload named, as the role does."""
+        return self.module("_service", services=preloaded.result["restarts"], prefix=PREFIX)
 
     def processes(self, pattern: str) -> list[tuple[int, int]]:
         """Return the processes whose command matches, each with its user."""

@@ -135,9 +135,7 @@ def test_a_group_with_the_name_of_another_service(lab: LocalLab, name: str) -> N
     assert lab.module("", **lab.install()).status == 0
     done = lab.preload(services=["app"])
     assert [(each["name"], each["uid"]) for each in done.result["services"]] == [("app.service", None)]
-    keys = ("name", "version", "uid", "unit", "before", "reason")
-    entries = [{key: each[key] for key in keys} for each in done.result["restarts"]]
-    done = lab.module("_service", services=entries, prefix=PREFIX)
+    done = lab.restart(done)
     assert (done.status, done.result["proved"]) == (0, ["app.service"])
     units = lab.module("_info", prefix=PREFIX, gather=["processes"]).result["units"]
     found = [
@@ -177,9 +175,7 @@ def test_a_systemd_of_a_user_that_never_answers(lab: LocalLab) -> None:
     assert any(words.startswith(said) for words in done.warnings)
     assert {each["name"] for each in done.result["restarts"]} == {"app.service", "own.service"}
     asked = int(lab.shell(f"cat /srv/{USER}/asked"))
-    keys = ("name", "version", "uid", "unit", "before", "reason")
-    entries = [{key: each[key] for key in keys} for each in done.result["restarts"]]
-    done = lab.module("_service", services=entries, prefix=PREFIX)
+    done = lab.restart(done)
     assert (done.status, done.result["proved"]) == (0, ["app.service"])
     assert [words[: len(said)] for words in done.warnings] == [said]
     assert (

@@ -12,8 +12,8 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
 from ansible_collections.preload.jemalloc.plugins.module_utils import _labels as labels
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
-from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._changes import Change, Lock
 
 USER = 65533
@@ -42,7 +42,7 @@ class Host:
         return self.status, "no bus\n" if self.status else ""
 
 
-SYSTEM, OF_USER = ["systemctl", "daemon-reload"], [*systemd.command(USER), "daemon-reload"]
+SYSTEM, OF_USER = ["systemctl", "daemon-reload"], [*managers.command(USER), "daemon-reload"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ SYSTEM, OF_USER = ["systemctl", "daemon-reload"], [*systemd.command(USER), "daem
     ],
 )
 def test_reload(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, changes: t.Any, expected: t.Any) -> None:
-    monkeypatch.setattr(systemd, "user_managers", lambda: [USER])
+    monkeypatch.setattr(managers, "user_managers", lambda: [USER])
     if changes == ["user"]:
         changes = [Change(places.drop_in_path("own.service", user=True), None, "")]
     host = Host()
@@ -65,14 +65,14 @@ def test_reload(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch, changes: t.
 
 
 def test_users_are_not_asked_where_nothing_is_theirs(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systemd, "user_managers", lambda: [USER])
+    monkeypatch.setattr(managers, "user_managers", lambda: [USER])
     host = Host()
     assert activate.reload_systemd(t.cast(t.Any, host), None, users=False) == ""
     assert host.calls == [SYSTEM]
 
 
 def test_a_user_whose_systemd_does_not_answer(root: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systemd, "user_managers", lambda: [USER, USER + 1])
+    monkeypatch.setattr(managers, "user_managers", lambda: [USER, USER + 1])
     host = Host()
     host.silent = True
     assert activate.reload_systemd(t.cast(t.Any, host), None) == ""

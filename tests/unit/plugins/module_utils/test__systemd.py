@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import pathlib
-import socket
 import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -173,7 +171,7 @@ def test_what_is_shown_of_a_unit() -> None:
     assert run.calls == [["systemctl", "show", "--property=ActiveState,PassEnvironment", "--", "puma.service"]]
     assert systemd.shown(lambda *_given: (1, "Failed to connect to bus: No=thing"), "x.service", ("MainPID",)) == {}
     systemd.shown(run, "own.service", ("MainPID",), 65533)
-    assert run.calls[-1] == [*systemd.command(65533), "show", "--property=MainPID", "--", "own.service"]
+    assert run.calls[-1] == [*managers.command(65533), "show", "--property=MainPID", "--", "own.service"]
 
 
 def test_what_is_shown_of_many_units(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +190,7 @@ def test_what_is_shown_of_many_units(monkeypatch: pytest.MonkeyPatch) -> None:
         "c@.service": {},
         "d.service": {"MainPID": "100"},
     }
-    command = [*systemd.command(65533), "show", "--property=Names,MainPID", "--"]
+    command = [*managers.command(65533), "show", "--property=Names,MainPID", "--"]
     assert calls == [[*command, "b.service", "c@.service"], [*command, "d.service"]]
 
 
@@ -201,46 +199,6 @@ def test_nothing_is_shown_of_no_unit_and_of_a_systemd_that_does_not_answer() -> 
     assert systemd.shown_all(run, [], ("MainPID",)) == {}
     assert run.calls == []
     assert systemd.shown_all(run, ["a.service"], ("MainPID",)) == {"a.service": {}}
-
-
-@pytest.mark.parametrize("status", systemd.TIMED_OUT)
-def test_a_users_systemd_that_does_not_answer_is_asked_once(status: int) -> None:
-    calls: t.List[t.List[str]] = []
-    warnings: t.List[str] = []
-
-    def run(arguments: t.Sequence[str], *_how: t.Any) -> t.Tuple[int, str]:
-        calls.append(list(arguments))
-        return (status if "--reuid=65533" in arguments else 0), "said"
-
-    ask = systemd.asking_once(run, warnings.append)
-    slow = [*systemd.command(65533, 60), "restart", "--", "slow.service"]
-    assert ask(slow, None, None) == (status, "said")  # the unit had that time
-    assert warnings == []
-    assert not systemd.answers(ask, 65533)
-    assert systemd.shown(ask, "own.service", ("MainPID",), 65533) == {}
-    assert ask([*systemd.command(65533, 60), "restart", "--", "own.service"], None, None) == (124, "")
-    assert [words[:43] for words in warnings] == ["The systemd of user 65533 does not answer w"]
-    assert systemd.answers(ask, 65532)
-    assert ask(["systemctl", "show"], None, None) == (0, "said")
-    assert [call[-1] for call in calls] == ["slow.service", "--property=Version", "--property=Version", "show"]
-
-
-def test_user_managers(tmp_path: pathlib.Path) -> None:
-    own = os.getuid()
-    names = (str(own), str(own + 1), f"{own + 2}", f"{own + 3}", "x")
-    for name in names:
-        (tmp_path / "run/user" / name / "systemd").mkdir(parents=True)
-    path = tmp_path / "run/user" / str(own) / "systemd" / "private"
-    assert systemd.user_managers(str(tmp_path)) == []
-    with contextlib.ExitStack() as stack:
-        for name in (names[0], names[1], names[4]):  # the second one belongs to another user than it says
-            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
-            directory = os.open(str(tmp_path / "run/user" / name / "systemd"), os.O_PATH)
-            stack.callback(os.close, directory)
-            listening.bind(f"/proc/self/fd/{directory}/private")
-        (tmp_path / "run/user" / names[2] / "systemd" / "private").write_text("")
-        (tmp_path / "run/user" / names[3] / "systemd" / "private").symlink_to(path)
-        assert systemd.user_managers(str(tmp_path)) == [own]
 
 
 def user_unit(root: pathlib.Path, *names: str, **entry: t.Any) -> systemd.Unit:

@@ -10,9 +10,9 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
-from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from tests.unit.plugins.module_utils.restarts.conftest import PUMA, Fake, drop_in
 
 
@@ -148,7 +148,7 @@ def test_a_service_of_a_user(use: t.Callable[..., Fake], prefix: str) -> None:
     assert fake.calls[3].endswith("--user-unit=agent.service")
     assert str(service) == "agent.service of user 65534"
     assert service.drop_in.endswith("/etc/systemd/user/agent.service.d/zz-preload-jemalloc.conf")
-    assert systemd.command(4242)[:6] == [
+    assert managers.command(4242)[:6] == [
         *("timeout", "--kill-after=1", "5s", "setpriv"),
         *("--reuid=4242", "--regid=4242"),
     ]
