@@ -11,6 +11,7 @@ table.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import tempfile
@@ -37,10 +38,9 @@ def measure(run: t.Callable[..., str], given: argparse.Namespace, address: str, 
     name, order, named = WAYS[way]
     suites = [suite for suite in order for _each in range(given.each)]
     place = {"name": "preload-jemalloc-mixed", "network": "preload-jemalloc-mixed", "subnet": "10.79.42"}
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-") as directory,
-        lab.fleet(run, Path(directory), suites, **place) as fleet,
-    ):
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
+        fleet = stack.enter_context(lab.fleet(run, Path(directory), suites, **place))
         shutil.rmtree(fleet.cache, ignore_errors=True)
         wanted: dict[str, t.Any] = {"jemalloc_version": given.version, "jemalloc_origins": [address]}
         if named:
