@@ -43,8 +43,8 @@ def locked(prefix: str, timeout: t.Optional[float] = None) -> t.Iterator[Undo]:
     block leaves nothing in the store, the prefix goes as well if it was this run that made it.
     """
     made = not os.path.isdir(prefix)
-    files.make_directories(prefix)
     try:
+        files.make_directories(prefix)
         descriptor = _acquire(prefix, LOCK_TIMEOUT if timeout is None else timeout)
     except BaseException:
         with contextlib.suppress(OSError):  # another run may use it
