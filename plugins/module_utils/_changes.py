@@ -152,7 +152,7 @@ def _carry_out(change: Change, check: t.Callable[[], None]) -> None:
     if change.after is None:
         if _is_all(change):
             os.rename(change.directory, _beside(change.directory, _KEPT))
-        elif there:
+        else:
             os.rename(change.path, kept)
     elif not os.path.isdir(change.directory):
         os.rename(_beside(change.directory, _NEW), change.directory)

@@ -82,11 +82,6 @@ def has_line(text: t.Optional[str]) -> bool:
     return bool(_LINE.search(text or ""))
 
 
-def has_part(text: t.Optional[str]) -> bool:
-    """Whether the text of /etc/environment has our part."""
-    return _BEGIN in (text or "")
-
-
 def line(text: t.Optional[str]) -> t.Optional[str]:
     """Return our line in the text of /etc/ld.so.preload, None where there is none."""
     found = _LINE.search(text or "")

@@ -262,7 +262,8 @@ def leftovers(root: str = "/") -> t.List[str]:
 
 def clear_leftovers(root: str = "/") -> None:
     """Clear what a killed run left, whatever files of this collection are to be there now."""
-    changes_util.take_back_trial(places.list_path(root))
+    if contents.has_line(files.read_text(places.list_path(root))):  # and nobody took it out by hand
+        changes_util.take_back_trial(places.list_path(root))
     for path in leftovers(root):
         files.remove_tree(path)
 

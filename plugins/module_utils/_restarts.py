@@ -307,8 +307,11 @@ def go_back(
     run([*managers.command(failed.uid), "daemon-reload"], None, None)
     end_start(run, failed)
     run([*managers.command(failed.uid), "reset-failed", "--", failed.name], None, None)
-    again = Service(failed.name, release, failed.uid)
+    again, text = Service(failed.name, release, failed.uid), files.read_text(path)
     why = restart(run, failed, timeout) or prove(run, [again], prefix, timeout).get(again, "")
+    if files.read_text(path) != text:
+        why = f"{path} was changed in the meantime by another run, or by hand"
+        return f"{why}: {undo.follow(lambda: restart(run, failed, timeout), failed)}"
     what = f"with jemalloc {release} as before" if release else "without the library as before"
     return f"it runs again {what}" if not why else f"it does not run {what} either ({why})"
 

@@ -93,10 +93,7 @@ def planned(
         listed = restarts.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
     result = {
         "changed": bool(changes),
-        "diff": [
-            {"before_header": c.path, "after_header": c.path, "before": c.before or "", "after": c.after or ""}
-            for c in changes
-        ],
+        "diff": [shown(change) for change in changes],
         "files": [change.path for change in changes],
         "before": {change.path: change.before for change in changes},
         "left": left,
@@ -109,6 +106,12 @@ def planned(
     if left:
         host.warn(f"{', '.join(left)}: {changes_util.CHANGED}; left as it is.")
     return result, changes, scopes, listed
+
+
+def shown(change: changes_util.Change) -> t.Dict[str, str]:
+    """Return a change as a diff shows it."""
+    headers = {"before_header": change.path, "after_header": change.path}
+    return {**headers, "before": change.before or "", "after": change.after or ""}
 
 
 def running(

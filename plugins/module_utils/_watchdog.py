@@ -255,7 +255,7 @@ def _detach(*needed: int) -> None:  # pragma: no cover # see activate
                 os.close(int(name))
 
 
-def _report(writer: int, verdict: str) -> None:
+def _report(writer: int, verdict: str) -> None:  # pragma: no cover # see activate
     """Say in one line how it went."""
     os.write(writer, f"{' '.join(verdict.split())}\n".encode("utf-8", "surrogateescape"))
 

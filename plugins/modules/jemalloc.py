@@ -208,6 +208,11 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc:
     version: previous
 
+- name: Go back to a version, unless another run has switched current in the meantime
+  preload.jemalloc.jemalloc:
+    version: 5.3.0
+    only_from: "{{ installed.version }}"
+
 - name: Keep the current release and one more
   preload.jemalloc.jemalloc:
     keep: 1

@@ -23,6 +23,7 @@ import driver
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
+from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile as profile
 from ansible_collections.preload.jemalloc.plugins.module_utils import _profile_session as session
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
@@ -167,7 +168,7 @@ def module(first: Module, second: Module, number: int) -> list[dict[str, t.Any]]
     """The module is stopped for longer than another run waits."""
     run = module_run(first, "module", number)
     pid = wait_for_stop(run)
-    changes.locked.__wrapped__.__defaults__ = (SHORT, False)
+    t.cast(t.Any, changes.locked).__wrapped__.__defaults__ = (SHORT, False)
     other = module_run(second).end()
     go_on(pid)
     return [run.end(), other]
@@ -217,7 +218,7 @@ def profile_run(moment: int, patience: int = 600, timeout: float = 60) -> Run:
         with session.locked(call, timeout):
             session.clear(call)
             with session.guarded(call, PLAN, 0, 0):
-                steps = [
+                steps: list[t.Callable[[], object]] = [
                     lambda: files.make_directories(os.path.dirname(PLAN.drop_in)),
                     lambda: files.write_file(PLAN.drop_in, PLAN.text.encode("ascii")),
                     lambda: call(["systemctl", "daemon-reload"]),
@@ -242,7 +243,7 @@ def guard_pids() -> list[int]:
     """Return the processes of the guard."""
     status, said = call(["systemctl", "show", "--property=MainPID", "--value", session._GUARD])
     pid = int(said) if status == 0 and said.strip() else 0
-    return [pid, *driver.processes.descendants(pid)] if pid else []
+    return [pid, *processes.descendants(pid)] if pid else []
 
 
 def stop_guard() -> list[int]:

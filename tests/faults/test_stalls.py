@@ -16,7 +16,7 @@ STALLS = f"{LAB}/ansible_collections/preload/jemalloc/tests/faults/stalls.py"
 LD_SO_PRELOAD = "/etc/ld.so.preload"
 
 #: The kinds of stalls of stalls.py, each with the number of changes among which its moments are.
-KINDS = {"given_up": 12, "late": 12, "orphaned": 12, "module": 40, "edited": 40}
+KINDS = {"given_up": 6, "late": 6, "orphaned": 6, "module": 40, "edited": 40}
 GUARDS = ("guard_of_a_run_that_hangs", "guard_that_is_stopped", "guard_that_is_stopped_at_work")
 
 #: Moments for each kind; in full there are 60.

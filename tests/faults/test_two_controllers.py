@@ -43,10 +43,8 @@ for path in $drop_ins; do echo $path; cat $path; done
 [ -z "$drop_ins" ] || readlink {PREFIX}/current
 for unit in s1 s2 s3 s4 s5; do
   systemctl is-active $unit || true
-  for pid in $(cat /sys/fs/cgroup/systemd/system.slice/$unit.service/cgroup.procs \\
-    /sys/fs/cgroup/system.slice/$unit.service/cgroup.procs 2>/dev/null); do
-    echo $unit $(grep -o '{PREFIX}/[^/]*' /proc/$pid/maps | sort -u)
-  done
+  pid=$(systemctl show --property=MainPID --value $unit)
+  echo maps: $(grep -o '{PREFIX}/[^/]*' /proc/$pid/maps | sort -u)
 done
 """
 
@@ -83,8 +81,9 @@ def test_controllers_at_once(both: Host, pytestconfig: pytest.Config) -> None:
         assert failures == [""]
         states.append(state)
     assert len(set(states)) == len(WISHES)
-    assert [state.count(f"{PREFIX}/9.9.9") for state in states] == [3, 0, 0]
-    assert [state.count(f"{PREFIX}/9.9.8") for state in states] == [0, 4, 0]
+    assert [state.count(f"maps: {PREFIX}/9.9.9\n") for state in states] == [3, 0, 0]
+    assert [state.count(f"maps: {PREFIX}/9.9.8\n") for state in states] == [0, 4, 0]
+    assert [state.count("maps:\n") for state in states] == [2, 1, 5]
     stood = []
     for _round in range(ROUNDS_IN_FULL if pytestconfig.getoption("full") else ROUNDS):
         failures, state = play(both, WISHES, chance)

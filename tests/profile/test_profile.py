@@ -79,7 +79,8 @@ for top in /etc/systemd /run/systemd/system /var/cache /var/tmp; do
   find $top -maxdepth 4 -not -path '*/systemd-private-*' -ls |
     awk '{{print $3, $5, $6, $11, $12, $13}}'
 done | grep -v '/private$' | sort
-ls /run /var/lib /var/log | grep preload || true
+ls /run /var/lib /var/log | grep preload | grep -v '[.]lock$' || true
+find /run -maxdepth 1 -name '*preload*.lock' -size +0
 for unit in dynamic nobody; do
   systemctl show --property=ActiveState,DropInPaths,Environment,CacheDirectory,LogsDirectory,NeedDaemonReload $unit
   tr '\\0' '\\n' < /proc/$(systemctl show --property=MainPID --value $unit)/environ |
@@ -263,7 +264,7 @@ def test_a_run_that_is_killed_is_taken_back_at_once(host: Host) -> None:
     host.wait_for_dumps()
     host.shell("kill -KILL $(cat /tmp/module)")
     process.wait()
-    host.wait_for(f"[ ! -e {session.LOCK} ]")
+    host.wait_for(f"[ ! -s {session.LOCK} ]")
     assert host.shell("systemctl is-active dynamic") == "active\n"
 
 

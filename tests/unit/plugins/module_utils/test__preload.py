@@ -254,3 +254,15 @@ def test_what_is_not_ours_is_not_given_back(root: pathlib.Path, path: str) -> No
     assert str(caught.value) == (
         f"restore: {root}/{path} is not a file of this module; hand on what it returned as before."
     )
+
+
+@pytest.mark.parametrize(
+    ("now", "left"), [(f"{OURS}::\n/theirs.so\n", "/theirs.so\n"), ("/by-hand.so\n", "/by-hand.so\n")]
+)
+def test_a_killed_change_of_the_list_is_rolled_back_where_it_stands(root: pathlib.Path, now: str, left: str) -> None:
+    listed = pathlib.Path(put(root / "etc/ld.so.preload", now))
+    kept = root / f"etc/.ld.so.preload.kept{files.TEMPORARY_SUFFIX}"
+    put(kept, "/theirs.so\n")
+    preload.clear_leftovers(str(root))
+    assert listed.read_text() == left
+    assert not kept.exists()

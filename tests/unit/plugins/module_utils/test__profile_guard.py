@@ -41,15 +41,8 @@ class Systemctl:
         return self.answer
 
 
-@pytest.mark.parametrize("end", ["killed", "stopped", "well", "other", "removed", "reused"])
-def test_the_guard(tmp_path: pathlib.Path, program: t.Callable[[str, str], pathlib.Path], end: str) -> None:
-    # It takes back at once when the run was killed, and when that hangs it is killed first.
-    log = program("systemctl", "")
-    drop_in, dumps = tmp_path / "puma.service.d" / "profile.conf", [tmp_path / "private", tmp_path / "dumps"]
-    drop_in.parent.mkdir()
-    drop_in.write_text("x")
-    dumps[0].mkdir()
-    os.symlink("private", dumps[1])
+def hold(end: str) -> t.Tuple[subprocess.Popen[str], t.List[str]]:
+    """Let a run take the lock and come to such an end; return it, and how the lock names it."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, session.LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -63,6 +56,19 @@ def test_the_guard(tmp_path: pathlib.Path, program: t.Callable[[str, str], pathl
         holder.communicate()
         text = {"well": "", "other": "1 2", "removed": " ".join(named)}[end]
         pathlib.Path(session.LOCK).write_text(text)
+    return holder, named
+
+
+@pytest.mark.parametrize("end", ["killed", "stopped", "well", "other", "removed", "reused"])
+def test_the_guard(tmp_path: pathlib.Path, program: t.Callable[[str, str], pathlib.Path], end: str) -> None:
+    # It takes back at once when the run was killed, and when that hangs it is killed first.
+    log = program("systemctl", "")
+    drop_in, dumps = tmp_path / "puma.service.d" / "profile.conf", [tmp_path / "private", tmp_path / "dumps"]
+    drop_in.parent.mkdir()
+    drop_in.write_text("x")
+    dumps[0].mkdir()
+    os.symlink("private", dumps[1])
+    holder, named = hold(end)
     start = named[1]
     if end == "reused":
         named[1] = "1"

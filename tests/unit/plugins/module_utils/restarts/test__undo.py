@@ -113,6 +113,25 @@ def test_what_this_run_wrote_is_rolled_back(use: t.Callable[..., Fake], prefix: 
     assert not path.exists()
 
 
+def test_another_run_that_comes_after_this_one_rolled_back(
+    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, path = use(), drop_in(prefix)
+    point(prefix, "5.3.1")
+    prove = restarts.prove
+
+    def come(*arguments: t.Any) -> t.Any:
+        drop_in(prefix)
+        return prove(*arguments)
+
+    monkeypatch.setattr(restarts, "prove", come)
+    back = restarts.go_back(fake, written(PUMA), prefix, None, 1)
+    assert back == (
+        f"{path} was changed in the meantime by another run, or by hand: left as it is, and restarted with that"
+    )
+    assert path.exists()
+
+
 def test_without_the_lock_nothing_is_rolled_back(
     use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
