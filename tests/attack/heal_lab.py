@@ -111,7 +111,9 @@ def host(run: Run, directory: Path, bundle: Path, checksum: str) -> t.Iterator[H
             f"--volume={bundle.parent}:/srv:ro",
             *(image, "/sbin/init"),
         )
-        inventory = {"all": {"vars": fleet.variables(), "hosts": {NAME: {"ansible_host": f"{SUBNET}.11"}}}}
+        # Each task logs in anew, and so gets the environment that the host gives at that moment.
+        address = {"ansible_host": f"{SUBNET}.11", "ansible_ssh_args": "-o ControlMaster=no -o ControlPath=none"}
+        inventory = {"all": {"vars": fleet.variables(), "hosts": {NAME: address}}}
         fleet.inventory.write_text(json.dumps(inventory))
         wait_until(lambda: "running" in fleet.shell(NAME, "systemctl is-system-running", check=False))
         fleet.shell(NAME, _PREPARE)

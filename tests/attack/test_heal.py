@@ -73,6 +73,7 @@ def test_the_store_is_gone(host: lab.Host, via: str, how: str) -> None:
     assert host.mapped() == set()
     printed = host.play(fails=True, bare=True, jemalloc_version="previous", **wanted)
     assert "version: there is no previous installation in /opt/jemalloc to go back to; name a release" in printed
+    host.play("--check", bare=True, jemalloc_version="5.3.0", **wanted)  # apt is asked for its archives
     printed = host.play(**wanted)
     assert "[ERROR]" not in printed
     check_healthy(host, **wanted)
