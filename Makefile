@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 SEVERAL := -n 3 --dist loadscope --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help site test unit mutation lint docs faults bench bench-fleet bench-controller bench-info bench-report bench-rollback images screenshot molecule matrix release clean packages
+.PHONY: help site test unit mutation lint docs faults bench bench-fleet bench-controller bench-info bench-mixed bench-report bench-rollback images screenshot molecule matrix release clean packages
 
 help: ## Show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -58,6 +58,10 @@ bench: packages ## Measure what an installation costs, beside a build by hand
 bench-fleet: packages ## Measure what a fleet costs, beside a peer and the package: ARGS='--sources DIRECTORY --peer CLONE'
 	@.ci/venv .venv-bench requirements-bench.txt
 	@.venv-bench/bin/python -m bench.fleet $(ARGS)
+
+bench-mixed: packages ## Measure what the order of a mixed inventory costs: ARGS='--sources DIRECTORY'
+	@.ci/venv .venv-bench requirements-bench.txt
+	@.venv-bench/bin/python -m bench.mixed $(ARGS)
 
 bench-controller: ## Measure what the controller pays for a fleet of thousands that is not there
 	@.ci/venv .venv-test requirements-test.txt

@@ -186,7 +186,7 @@ def test_an_entry_is_what_was_asked_for(
     lie(clean, evil(**more))
     printed = re.sub(r"\s+", " ", clean.play("site", check=False, jemalloc_hosts=last, **wanted))
     assert "failed=1" in printed
-    assert reason in printed or "is not what this task asks for" in printed, printed
+    assert reason in printed, printed
     assert builders(clean) == []
 
 
@@ -209,4 +209,4 @@ def test_a_build_host_builds_what_the_play_asks_for(
     printed = clean.play("site", check=False, jemalloc_hosts=f"{second}:{last}", **given)
     assert re.search(rf"^{second}\s.*failed=0", printed, re.MULTILINE), printed
     assert taken(clean, second) == {second: first}
-    assert clean.shell(first, "ls /opt/jemalloc-build").split() == ["9.9.9"]
+    assert clean.shell(first, "ls /opt/jemalloc-build").split() == ["9.9.9", "current"]
