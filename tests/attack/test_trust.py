@@ -12,38 +12,13 @@ import typing as t
 
 import pytest
 
+from tests.attack import lab as attack
 from tests.conftest import Run
 from tests.fleet import lab
 from tests.unit import packed
 
 Tarball = t.Callable[[str], tuple[str, str]]
 Evil = t.Callable[..., bytes]
-
-#: Rewrites what modules print on a host, whose Python loads it at every start.
-SITECUSTOMIZE = """
-import json, sys
-
-class Liar:
-    def __init__(self, stream):
-        self.stream = stream
-
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
-
-    def write(self, text):
-        try:
-            answer, lies = json.loads(text), json.load(open("/root/lies.json"))
-        except ValueError:
-            return self.stream.write(text)
-        if isinstance(answer, dict):
-            if answer.get("missing"):
-                answer["missing"].update(lies["missing"])
-            if "content" in answer:
-                answer.update(lies["packed"])
-        return self.stream.write(json.dumps(answer))
-
-sys.stdout = Liar(sys.stdout)
-"""
 
 #: Makes a file of root where its library is only looked at.
 LIBRARY = r"""
@@ -58,24 +33,13 @@ def fleet(run: Run, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[lab.
     """Three hosts alike; the last one is in the hands of somebody else."""
     directory = tmp_path_factory.mktemp("trust")
     place = {"name": "preload-jemalloc-trust", "network": "preload-jemalloc-trust", "subnet": "10.79.41"}
-    with lab.fleet(run, directory, ("bookworm",) * 3, **place) as made:
-        script = "cat > $(python3 -c 'import sysconfig; print(sysconfig.get_path(\"stdlib\"))')/sitecustomize.py"
-        put(made, made.hosts[-1], "/root/lies.json", json.dumps({"missing": {}, "packed": {}}))
-        put(made, made.hosts[-1], "/root/sitecustomize.py", SITECUSTOMIZE)
-        made.shell(made.hosts[-1], f"{script} < /root/sitecustomize.py")
+    with attack.taken_over(run, directory, 3, **place) as made:
         yield made
-
-
-def put(fleet: lab.Fleet, host: str, path: str, text: str) -> None:
-    """Write a file on a host."""
-    file = fleet.directory / "put"
-    file.write_text(text)
-    fleet.run("podman", "cp", str(file), f"{host}:{path}")
 
 
 def lie(fleet: lab.Fleet, bundle: bytes, **missing: t.Any) -> None:
     """Let the last host answer these values as missing, and this bundle as what it built."""
-    put(fleet, fleet.hosts[-1], "/root/lies.json", json.dumps({"missing": missing, "packed": packed.answer(bundle)}))
+    attack.lie(fleet, missing=missing, packed=packed.answer(bundle))
 
 
 @pytest.fixture(scope="module")
