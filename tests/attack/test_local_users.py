@@ -26,6 +26,10 @@ time.sleep(86400)
 _MOUNT = f"mount -t tmpfs none /opt && mkdir -p {STAGING}/tmpx && cd {STAGING}/tmpx && exec sleep 86401"
 
 
+# The shell that runs it: what starts that shell has these words in its command too.
+CONFIGURE = "^ *[0-9]+ +[0-9]+ /bin/sh [.]/configure --prefix"
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, library: Path) -> t.Iterator[LocalLab]:
     """The container."""
@@ -72,7 +76,7 @@ def test_who_sits_in_the_staging_area_blocks_nothing(lab: LocalLab, how: str) ->
 def test_a_build_is_closed_to_others(lab: LocalLab) -> None:
     lab.shell("touch /srv/wait")
     running = lab.begin_module("", lab.install())
-    ((pid, uid),) = lab.wait_for_processes("[.]/configure --prefix")
+    pid, uid = lab.wait_for_processes(CONFIGURE)[0]
     assert uid in USERS
     assert "/system.slice/preload-jemalloc-build-" in lab.shell(f"cat /proc/{pid}/cgroup")
     work = lab.shell(f"readlink /proc/{pid}/cwd").strip()
@@ -88,7 +92,7 @@ def test_a_build_is_closed_to_others(lab: LocalLab) -> None:
 def test_a_killed_build_is_ended_with_all_that_it_started(lab: LocalLab) -> None:
     lab.shell("touch /srv/wait")
     running = lab.begin_module("", lab.install())
-    left = [lab.wait_for_processes(pattern)[0] for pattern in ("[.]/configure --prefix", "sleep 86399$")]
+    left = [lab.wait_for_processes(pattern)[0] for pattern in (CONFIGURE, "sleep 86399$")]
     lab.shell("pkill -KILL -f '[r]un_module.py jemalloc '")
     running.wait()
     for pid, _uid in left:
@@ -96,7 +100,7 @@ def test_a_killed_build_is_ended_with_all_that_it_started(lab: LocalLab) -> None
     lab.shell("rm /srv/wait")
     assert lab.module("", **lab.install()).status == 0
     assert lab.processes("sleep 86399$") == []
-    assert lab.shell("ls /run | grep preload-jemalloc || true") == ""
+    assert lab.shell("ls /run | grep preload-jemalloc-build || true") == ""
     assert lab.shell("systemctl list-units --plain --no-legend 'preload-jemalloc-build-*'") == ""
 
 
