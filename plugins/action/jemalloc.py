@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 import tempfile
@@ -60,6 +61,11 @@ def split(arguments: t.Dict[str, t.Any]) -> t.Tuple[t.Dict[str, t.Any], t.Dict[s
     """Return the arguments of the module, and those of the controller's half."""
     own = {key: arguments.get(key) or default for key, default in CONTROLLER.items()}
     own["build_shared"] = boolean(arguments.get("build_shared", True), strict=False)
+    if own["build_host"] and not own["build_shared"]:
+        raise JemallocError(
+            "build_shared: false keeps each build to its host, so no host can build for others; leave out one of "
+            "build_shared and build_host."
+        )
     if not str(own["cache_size"]).isdigit():
         raise JemallocError(f"cache_size: {own['cache_size']!r} is not a number of MiB.")
     return {key: value for key, value in arguments.items() if key not in CONTROLLER}, own
@@ -105,12 +111,12 @@ class ActionModule(base.Action):
         """Return the result for arguments."""
         arguments = latest.with_latest(given, constants.DEFAULT_LOCAL_TMP)
         self._arguments, self._own = split(arguments)
-        self._trust = self._trusting()
         if isinstance(self._arguments.get("scopes"), dict):
             self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
         return self._install(str(arguments.get("build") or "now"))
 
-    def _trusting(self) -> fleet.Trust:
+    @functools.cached_property
+    def _trust(self) -> fleet.Trust:
         """Return whose builds are taken: by the task's host, or where a build host builds by the one that asks."""
         chosen = self._arguments.get("build") == "chosen"
         groups = self._variables.get("groups") or {}

@@ -21,7 +21,6 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils._cache import Need
 
 _PREFIX = "preload-jemalloc-missing-"
@@ -43,11 +42,6 @@ class Trust:
 
 def trust(host: str, groups: t.Mapping[str, t.Sequence[str]], build_host: str, shared: bool) -> Trust:
     """Return whose builds a host takes: of the named build hosts, else of the hosts before it in the inventory."""
-    if build_host and not shared:
-        raise JemallocError(
-            "build_shared: false keeps each build to its host, so no host can build for others; leave out one of "
-            "build_shared and build_host."
-        )
     inventory = groups.get("all", ())
     position = inventory.index(host) if host in inventory else len(inventory)
     shared = shared and (bool(build_host) or host in inventory)

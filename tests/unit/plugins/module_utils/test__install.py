@@ -102,7 +102,7 @@ def carry_out(host: Host, request: install.Request) -> t.Dict[str, t.Any]:
 def test_from_source_to_current(request_of: t.Callable[..., install.Request]) -> None:
     request, host = request_of(lg_page=14), Host()
     origin = request.origins[1]
-    assert carry_out(host, request) == {"origin": origin, "packages": []}
+    assert carry_out(host, request) == {"origin": origin, "builder": None, "packages": []}
     assert host.warnings == [
         f"The source came from {origin}, as others did not have it: /missing.tar.gz: it is not there."
     ]
@@ -230,10 +230,12 @@ def bundled(request_of: t.Callable[..., install.Request], tmp_path: pathlib.Path
     return make
 
 
-def test_from_a_bundle(bundled: t.Callable[..., install.Request], tmp_path: pathlib.Path) -> None:
-    host, request = Host(), bundled("bundle")
+@pytest.mark.parametrize("builder", ["", "web1"])
+def test_from_a_bundle(bundled: t.Callable[..., install.Request], tmp_path: pathlib.Path, builder: str) -> None:
+    host, request = Host(), dataclasses.replace(bundled("bundle"), builder=builder)
     assert request.bundle
-    assert carry_out(host, request) == {"origin": request.bundle.location, "packages": []}
+    done = {"origin": request.bundle.location, "builder": builder or None, "packages": []}
+    assert carry_out(host, request) == done
     assert not any("make" in call for call in host.calls)
     found = store.read(request.prefix).installations["9.9.9"]
     assert not found.damage
@@ -242,9 +244,11 @@ def test_from_a_bundle(bundled: t.Callable[..., install.Request], tmp_path: path
     config = pathlib.Path(request.prefix, "9.9.9", "bin", "jemalloc-config").read_text()
     assert str(tmp_path / "elsewhere") not in config
     assert not plan(request).changes
-    # packed again it only differs in where it was at home
+    assert found.receipt.get("builder", "") == builder
+    # packed again it only differs in where it was at home, and does not name who built it
     again = bundle.pack(f"{request.prefix}/9.9.9", found.receipt)
-    assert len(again) > 0
+    assert "builder" not in bundle.portable(found.receipt)
+    assert bundle.read_manifest(again)["home"] == f"{request.prefix}/9.9.9"
 
 
 def test_a_bundle_that_does_not_do(bundled: t.Callable[..., install.Request]) -> None:
@@ -270,7 +274,7 @@ def test_from_a_package(
     monkeypatch.setattr(package, "library", lambda _run, _manager: next(there))
     monkeypatch.setattr(build, "package_manager", lambda: "apk")
     host = Host(apk=(0, ""))
-    assert carry_out(host, request) == {"origin": str(library), "packages": ["jemalloc"]}
+    assert carry_out(host, request) == {"origin": str(library), "builder": None, "packages": ["jemalloc"]}
     assert host.calls[0] == ["apk", "add", "jemalloc"]
     receipt = store.read(request.prefix).installations["9.9.9"].receipt
     assert (receipt["method"], receipt["options"], receipt["library"]) == ("package", None, "libjemalloc.so.2")
