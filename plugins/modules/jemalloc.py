@@ -99,7 +99,10 @@ options:
     choices: [now, never, chosen]
     default: now
   missing:
-    description: What another call of the same play returned as RV(missing); the host is then not asked again.
+    description:
+      - The value that another task of the same play returned as RV(missing). The host is then not asked again.
+      - Give both tasks the same O(version), O(checksum), O(latest), and O(options). A value that asks for another build
+        is refused.
     type: dict
     default: {}
   build_packages:

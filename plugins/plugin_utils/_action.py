@@ -24,7 +24,7 @@ _RETURN = re.compile(r"\r(?=\n)")
 
 
 class Action(ActionBase):
-    """Runs the module of the same name; what is not a host's failure to answer rightly is for subclasses."""
+    """Runs the module of the same name; a subclass does more with the answer."""
 
     _requires_connection = True
 
@@ -46,7 +46,7 @@ class Action(ActionBase):
 
     def answer(self) -> Result:
         """Return the result of the action."""
-        return self.ask(self.NAME)
+        return self.ask(self.NAME, wrap_async=self._task.async_val)
 
     def ask(self, module: str, module_args: t.Optional[Result] = None, **more: t.Any) -> Result:
         """Run a module where the task runs, with other arguments than the task's if they are given."""
@@ -77,7 +77,3 @@ class PlainAction(Action):
     """Runs a module that needs nothing of the controller, also in the background."""
 
     _supports_async = True
-
-    def answer(self) -> Result:
-        """Return the result of the module."""
-        return self.ask(self.NAME, wrap_async=self._task.async_val)

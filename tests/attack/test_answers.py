@@ -24,7 +24,7 @@ PLANTED = "planted"
 def fleet(run: Run, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[lab.Fleet]:
     """An honest host and one that is in the hands of somebody else."""
     directory = tmp_path_factory.mktemp("answers")
-    place = {"name": "preload-jemalloc-answers", "network": "preload-jemalloc-answers", "subnet": "10.79.42"}
+    place = {"name": "preload-jemalloc-answers", "network": "preload-jemalloc-answers", "subnet": "10.79.43"}
     with attack.taken_over(run, directory, 2, **place) as made:
         yield made
 
@@ -91,8 +91,11 @@ LIES: dict[str, tuple[dict[str, t.Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("named", [False, True])
-@pytest.mark.parametrize("name", LIES)
+#: The lies that a play with a build host is told as well.
+NAMED = ("C1 a file of the controller", "m3 another release", "m3 another checksum")
+
+
+@pytest.mark.parametrize(("name", "named"), [*((name, False) for name in LIES), *((name, True) for name in NAMED)])
 def test_what_is_missing(clean: lab.Fleet, wanted: dict[str, t.Any], name: str, named: bool) -> None:
     lies, wrong = LIES[name]
     if lies.get("missing", {}).get("sources") == ["{planted}"]:

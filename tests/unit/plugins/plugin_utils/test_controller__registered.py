@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _registered as registered
 
 
@@ -29,3 +30,15 @@ def test_values_lose_the_kinds_of_ansible() -> None:
     found = registered.plain({text: [text, (1, None)], "b": True})
     assert found == {"a": ["a", [1, None]], "b": True}
     assert {key.__class__ for key in (*found, found["a"][0])} == {str}
+
+
+def test_what_is_nested_too_deep_is_left_out() -> None:
+    deep: t.Any = 1
+    for _level in range(900):
+        deep = {"a": [deep]}
+    found = registered.plain(deep)
+    levels = 0
+    while found:
+        found = found["a"] if isinstance(found, dict) else found[0]
+        levels += 1
+    assert (found, levels) == (None, answers.MOST_LEVELS)

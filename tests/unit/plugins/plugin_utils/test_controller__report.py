@@ -136,6 +136,16 @@ def test_whatever_a_host_answers(result: t.Any) -> None:
     assert tables.as_csv(hosts).encode("utf-8")
 
 
+def test_more_than_a_host_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "MOST_UNITS", 2)
+    monkeypatch.setattr(reporting, "MOST_ENTRIES", 1)
+    units = [{**ENTRY, "name": name, "drift": ["x", "y"], "allocators": {"a": 1, "b": 2}} for name in "abc"]
+    found = reporting.read("web1", answer(*units))
+    assert [row.unit.name for row in found.rows] == ["a", "b"]
+    assert {row.drift for row in found.rows} == {("x",)}
+    assert {row.now.allocator for row in found.rows} == {"a"}
+
+
 def test_a_clock_that_is_ahead() -> None:
     hosts = [reporting.Host(str(time), time=time) for time in (100, 200, 300, 300 + reporting.AHEAD * 9)]
     assert reporting.newest(hosts) == 300
