@@ -171,7 +171,7 @@ def present_via(root: str = "/") -> t.Optional[str]:
     """Return how the whole host preloads the library, one of VIA; None: it does not."""
     if contents.has_line(files.read_text(places.list_path(root))):
         return "ld_so_preload"
-    login = contents.has_part(files.read_text(places.login_path(root)))
+    login = contents.part(files.read_text(places.login_path(root)))
     return "environment" if login or os.path.exists(places.manager_path(root)) else None
 
 

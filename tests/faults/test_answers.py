@@ -39,6 +39,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers a
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _registered as registered
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _report as reporting
 from tests.unit import packed
 
@@ -367,8 +368,8 @@ def test_reports(controller: Controller) -> None:
     def property_of(info: t.Any) -> None:
         controller.watch(lambda: controller.act(jemalloc_info, {"jemalloc_info": info.value}))
         result = controller.act(jemalloc_info, {"jemalloc_info": info.value})
-        controller.watch(lambda: jemalloc_report.report({"web1": jemalloc_report._plain(result)}, wanted, False))
-        reporting.read("web1", jemalloc_report._plain(info.value))
+        controller.watch(lambda: jemalloc_report.report({"web1": registered.plain(result)}, wanted, False))
+        reporting.read("web1", registered.plain(info.value))
 
     property_of()
 

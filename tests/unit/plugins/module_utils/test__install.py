@@ -234,7 +234,7 @@ def bundled(request_of: t.Callable[..., install.Request], tmp_path: pathlib.Path
 def test_from_a_bundle(bundled: t.Callable[..., install.Request], tmp_path: pathlib.Path, builder: str) -> None:
     host, request = Host(), dataclasses.replace(bundled("bundle"), builder=builder)
     assert request.bundle
-    done = {"origin": request.bundle.location, "builder": builder or None, "packages": []}
+    done: t.Dict[str, t.Any] = {"origin": request.bundle.location, "builder": builder or None, "packages": []}
     assert carry_out(host, request) == done
     assert not any("make" in call for call in host.calls)
     found = store.read(request.prefix).installations["9.9.9"]
