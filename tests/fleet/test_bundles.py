@@ -52,7 +52,8 @@ def test_a_group_of_hosts_that_build(clean: Fleet, tarball: t.Callable[[str], tu
     predicted = fleet.play("site", "--check", **wanted)
     printed = fleet.play("site", **wanted)
     assert {receipt["builder"] for receipt in fleet.receipts("9.9.9", others).values()} == {newest}
-    assert re.findall(r"changed=(\d+)", predicted) == re.findall(r"changed=(\d+)", printed)
+    # Which lowest C library the first build is going to have, only the build tells.
+    assert [changed == "0" for changed in re.findall(r"changed=(\d+)", predicted)] == [False] * len(others)
     assert printed.count(": building jemalloc 9.9.9 for x86_64-glibc on ") == 1
     assert fleet.shell(clean.oldest, "ls -d /opt/jemalloc* || true").startswith("ls: ")
     again = fleet.play("site", **wanted)
