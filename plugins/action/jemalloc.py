@@ -173,8 +173,13 @@ class ActionModule(base.Action):
         if found or not address or self._task.check_mode:
             return found
         checksum = self._own["cache_mirror_checksum"]
-        mirror.find(mirror.check(str(address), checksum), checksum, need, cache, self._progress("a bundle"))
-        return cache.find(need, trusted)
+        url = mirror.check(str(address), checksum)
+        with cache.lock(f"mirror-{need.key}"):  # one download for all hosts that need it
+            found = cache.find(need, trusted)
+            if not found:
+                mirror.find(url, checksum, need, cache, self._progress("a bundle"))
+                found = cache.find(need, trusted)
+        return found
 
     def _no_bundle(self, cache: caching.Cache, need: caching.Need) -> str:
         """Say that there is no bundle, and which there are."""
