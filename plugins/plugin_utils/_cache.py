@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from ansible_collections.preload.jemalloc.plugins.module_utils import _bundle as bundle
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
+from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platforms
 from ansible_collections.preload.jemalloc.plugins.module_utils import _shapes as shapes
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _private as private
@@ -63,7 +63,7 @@ class Need:
     version: str
     sources: t.Tuple[str, ...]
     options: t.Mapping[str, t.Any]
-    here: platform.Here
+    here: platforms.Here
 
     @property
     def platform(self) -> str:

@@ -23,12 +23,12 @@ SOURCE = catalogue.RELEASES["5.3.1"].sha256
 def need(
     version: str = "5.3.1",
     sources: t.Sequence[str] = (SOURCE,),
-    options: t.Mapping[str, t.Any] = OPTIONS,
+    options: t.Optional[t.Mapping[str, t.Any]] = None,
     **here: t.Any,
 ) -> caching.Need:
     """Return the need of a host."""
     whole = {"architecture": "x86_64", "libc": "glibc", "libc_version": "2.36", "lg_page": 12, **here}
-    return caching.Need(version, tuple(sources), options, platforms.Here(**whole))
+    return caching.Need(version, tuple(sources), options or OPTIONS, platforms.Here(**whole))
 
 
 def platform(**more: t.Any) -> dict[str, t.Any]:

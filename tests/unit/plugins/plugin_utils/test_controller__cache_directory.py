@@ -93,7 +93,7 @@ def test_a_cache_that_can_only_be_read(cache: caching.Cache, monkeypatch: pytest
     assert (found.find(packed.need(), {"web1"}) or ("",))[0] == place
     assert not os.path.exists(os.path.join(cache.directory, "sources"))
     pathlib.Path(place).write_bytes(b"other")
-    monkeypatch.setattr(os, "unlink", lambda path: utime(path))
+    monkeypatch.setattr(os, "unlink", utime)
     assert found.find(packed.need(), {"web1"}) is None
 
 

@@ -28,7 +28,7 @@ def need(libc_version: str = "2.36", version: str = "5.3.1") -> caching.Need:
     return packed.need(version, libc_version=libc_version)
 
 
-def trust(host: str, hosts: t.Iterable[str] = HOSTS, build_host: str = "", shared: bool = True) -> fleet.Trust:
+def trust(host: str, hosts: t.Iterable[str] = tuple(HOSTS), build_host: str = "", shared: bool = True) -> fleet.Trust:
     """Return whose builds a host of an inventory takes."""
     return fleet.trust(host, {"all": list(hosts), "old": ["c", "z"]}, build_host, shared)
 
