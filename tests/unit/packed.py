@@ -28,7 +28,7 @@ def need(
 ) -> caching.Need:
     """Return the need of a host."""
     whole = {"architecture": "x86_64", "libc": "glibc", "libc_version": "2.36", "lg_page": 12, **here}
-    return caching.Need(version, tuple(sources), options or OPTIONS, platforms.Here(**whole))
+    return caching.Need(version, tuple(sources), OPTIONS if options is None else options, platforms.Here(**whole))
 
 
 def platform(**more: t.Any) -> dict[str, t.Any]:
