@@ -122,7 +122,9 @@ def test_passwords_are_not_shown(host: lab.Host) -> None:
         # A direct query of apt shows the password: the test is about what is done with it.
         query = "apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages'"
         assert SECRET in host.shell(query)
-        printed = host.play("-vvv", fails=True, bare=True, jemalloc_version="5.3.0")
+        # Without an address among the origins the host looks for the source itself, and not the controller.
+        own = {"jemalloc_version": "5.3.0", "jemalloc_origins": ["/missing.tar.gz"]}
+        printed = host.play("-vvv", fails=True, bare=True, **own)
         assert "127.0.0.1:9" in printed
         check_hidden(printed)
         printed = host.play("-vvv", fails=True, jemalloc_origins=[place], jemalloc_method="source")
