@@ -59,9 +59,10 @@ if ! flock --timeout "$2" 9; then
   flock 9
 fi
 [ "$1" -ef /proc/self/fd/9 ] && [ "$(cat "$1")" = "$8 $9" ] || exit 0
-if [ -e "$3" ]; then
-  rm -f -- "$3"
-  rmdir -- "$4"
+[ -e "$3" ] && profiled=yes
+rm -f -- "$3" "$4"/.*.preload-jemalloc
+[ ! -d "$4" ] || rmdir -- "$4"
+if [ -n "$profiled" ]; then
   systemctl daemon-reload
   systemctl restart -- "$5"
   rm -rf -- "$6" "$7"

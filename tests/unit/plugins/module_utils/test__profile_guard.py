@@ -123,3 +123,17 @@ def test_a_guard_that_does_not_end(tmp_path: pathlib.Path) -> None:
         session.clear(Systemctl(1, "Connection timed out\n"), str(tmp_path))
     said = f"{session._GUARD} of an earlier run does not end: Connection timed out. Nothing was changed."
     assert str(caught.value) == said
+
+
+def test_a_run_that_only_began_leaves_nothing(
+    tmp_path: pathlib.Path, program: t.Callable[[str, str], pathlib.Path]
+) -> None:
+    log, drop_in = program("systemctl", ""), tmp_path / "puma.service.d" / "profile.conf"
+    drop_in.parent.mkdir()
+    (drop_in.parent / f".profile.conf{files.TEMPORARY_SUFFIX}").write_text("half")
+    pathlib.Path(session.LOCK).write_text("1 2")  # of a run that was killed
+    places = [str(drop_in), str(drop_in.parent), PUMA, str(tmp_path / "private"), str(tmp_path / "dumps")]
+    command = ["/bin/sh", "-c", session._TAKE_BACK, "sh", session.LOCK, "1", *places, "1", "2"]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert not drop_in.parent.exists()
+    assert log.read_text() == ""
