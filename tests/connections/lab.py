@@ -25,9 +25,11 @@ IMAGE = ("--variant=minbase", "--include=python3,gcc,make,libc6-dev")
 #: What of the package ansible is unpacked: the collections of the connection plugins.
 _COLLECTIONS = ("containers/podman", "community/docker", "community/library_inventory_filtering_v1")
 
-#: What lists everything in a container but what others write there: the kernel, Ansible, Python and apt.
+#: What lists everything in a container but what others write there (the kernel, Ansible, Python and apt), and the empty
+#: lock, which is never unlinked: another run may be about to take it.
 PICTURE = r"""
 find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /root/.ansible -o -path /var/lib/apt
+  -o -path /run/preload-jemalloc.lock
   -o -path /etc/hosts -o -path /etc/resolv.conf -o -path /etc/hostname -o -name __pycache__ \) -prune
   -o -printf '%p %y %m %u %l\n' -type f -path '/etc/*' -exec sha256sum {} + | LC_ALL=C sort
 """.replace("\n  ", " ")
