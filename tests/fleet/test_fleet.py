@@ -28,6 +28,7 @@ def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
         "jemalloc_services": ["cron"],
     }
     sources.asked.clear()
+    with_compiler = [host for host in fleet.hosts if fleet.shell(host, "command -v gcc || true")]  # of earlier tests
     printed = fleet.play("site", **wanted)
     receipts = fleet.receipts("5.3.0", fleet.hosts)
     built = [host for host, receipt in receipts.items() if receipt["method"] == "source"]
@@ -36,7 +37,7 @@ def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
     assert {receipt["method"] for host, receipt in receipts.items() if host not in built} == {"bundle"}
     assert len({receipt["library_sha256"] for receipt in receipts.values()}) == 1
     compilers = [host for host in fleet.hosts if fleet.shell(host, "command -v gcc || true")]
-    assert compilers == built
+    assert set(compilers) == {*with_compiler, *built}
     library = "/opt/jemalloc/5.3.0/lib/libjemalloc.so.2"
     assert {host: mapped(fleet, host, "cron") for host in fleet.hosts} == {host: {library} for host in fleet.hosts}
 
