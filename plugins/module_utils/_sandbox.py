@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import grp
 import hashlib
 import itertools
@@ -172,7 +173,7 @@ def end(staging: str, users: t.Iterable[int] = (0, *USERS)) -> None:
         if not left:
             return
         for pid in left:
-            kill(pid, lambda: pid in leftovers(staging, owners, pids=[pid]))  # noqa: B023 # called at once
+            kill(pid, functools.partial(leftovers, staging, owners, pids=[pid]))
         time.sleep(0.05)
     raise JemallocError(f"Processes that work in {staging} do not end: {', '.join(map(str, left))}; end them.")
 
@@ -210,7 +211,7 @@ def _works_in(directory: str, name: str, proc: str) -> bool:
     return False
 
 
-def kill(pid: int, still: t.Callable[[], bool]) -> None:
+def kill(pid: int, still: t.Callable[[], object]) -> None:
     """Kill a process that still is the one that was found: its number may be somebody else's by now."""
     descriptor = None
     with contextlib.ExitStack() as stack, contextlib.suppress(ProcessLookupError):
