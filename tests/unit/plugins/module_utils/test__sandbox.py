@@ -45,6 +45,12 @@ def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No user is taken; tests beside this one build too."""
+    monkeypatch.setattr(sandbox, "is_taken", lambda _user: False)
+
+
+@pytest.fixture
 def staging() -> t.Iterator[pathlib.Path]:
     """A staging area with a file of a build in it, which everybody reaches; pytest's own directory is closed."""
     with tempfile.TemporaryDirectory() as name:
@@ -62,6 +68,7 @@ def within(staging: pathlib.Path, run: t.Any = really) -> t.Any:
 
 
 @as_root
+@pytest.mark.usefixtures("free")
 def test_root_builds_as_another_user(staging: pathlib.Path, tmp_path: pathlib.Path) -> None:
     work = staging / "tmp" / "work"
     with within(staging) as run:
@@ -260,8 +267,8 @@ def test_kill(monkeypatch: pytest.MonkeyPatch, pidfd: bool, same: bool) -> None:
     sandbox.kill(process.pid, lambda: True)  # gone
 
 
-def test_a_lock_that_another_run_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "is_taken", lambda _user: False)
+@pytest.mark.usefixtures("free")
+def test_a_lock_that_another_run_has() -> None:
     descriptor = files.lock(sandbox.LOCK.format(FIRST))
     with sandbox._reserved() as user:
         assert user == FIRST + 1
