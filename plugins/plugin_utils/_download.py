@@ -13,14 +13,8 @@ import typing as t
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
-try:
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-except ImportError:
-    HAS_REQUESTS = False
-else:
-    HAS_REQUESTS = True
+if t.TYPE_CHECKING:
+    import types
 
 #: Seconds to wait for a connection, and for the next byte.
 TIMEOUT = (10, 20)
@@ -37,10 +31,21 @@ _BLOCK = 1 << 16
 Progress = t.Callable[[int, int], None]
 
 
+def library() -> types.ModuleType:
+    """Return requests; JemallocError where the controller lacks it.
+
+    It takes longer to import than all else of an action, and most runs download nothing.
+    """
+    try:
+        import requests
+    except ImportError:
+        raise JemallocError("the controller lacks the Python package requests") from None
+    return requests
+
+
 def download(url: str, path: str, limit: int, progress: Progress) -> None:
     """Bring what a URL holds to a path; limit is the largest size in bytes that is taken."""
-    if not HAS_REQUESTS:
-        raise JemallocError("the controller lacks the Python package requests")
+    requests = library()
     failure = ""
     for _attempt in range(RETRIES):
         try:
@@ -56,8 +61,12 @@ def download(url: str, path: str, limit: int, progress: Progress) -> None:
 
 
 def _transfer(url: str, path: str, limit: int, progress: Progress) -> None:
+    from requests import Session
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
     retry = Retry(RETRIES, connect=0, backoff_factor=0.5, status_forcelist=_PASSING)
-    with requests.Session() as session:
+    with Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retry))
         # identity: what is compared with a digest must not be packed once more on the way
@@ -77,6 +86,7 @@ def _transfer(url: str, path: str, limit: int, progress: Progress) -> None:
 
 def _reason(error: Exception) -> str:
     """Return why a request failed, in one line without the library's own objects."""
+    requests = library()
     response = getattr(error, "response", None)
     if response is not None:
         return f"the server answers {response.status_code} {response.reason}".strip()

@@ -18,13 +18,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils import _source as source
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
-
-try:
-    import requests
-except ImportError:
-    HAS_REQUESTS = False
-else:
-    HAS_REQUESTS = True
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 
 #: Seconds without a byte after which upstream is given up.
 TIMEOUT = 20
@@ -63,8 +57,10 @@ def look_up(url: str, cache: str) -> catalogue.Release:
 
 def ask(url: str) -> t.Any:
     """Return what a releases API answers."""
-    if not HAS_REQUESTS:
-        raise JemallocError("latest: the controller needs the Python package requests for it; pip install requests.")
+    try:
+        requests = downloading.library()
+    except JemallocError as error:
+        raise JemallocError(f"latest: {error}, which it needs; pip install requests.") from None
     try:
         response = requests.get(url, timeout=TIMEOUT, headers={"Accept": "application/vnd.github+json"})
         response.raise_for_status()

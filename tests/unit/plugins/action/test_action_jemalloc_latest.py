@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import typing as t
 
 import pytest
@@ -60,8 +61,11 @@ def test_an_answer_that_does_not_do(tmp_path: pathlib.Path, server: str, name: s
 
 
 def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latest, "HAS_REQUESTS", False)
-    with pytest.raises(JemallocError, match="latest: the controller needs the Python package requests"):
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(
+        JemallocError,
+        match=r"^latest: the controller lacks the Python package requests, which it needs; pip install requests\.$",
+    ):
         latest.with_latest({"latest": True}, str(tmp_path))
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import typing as t
 
 import pytest
@@ -66,7 +67,7 @@ def test_nobody_there(tmp_path: pathlib.Path) -> None:
 
 
 def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "HAS_REQUESTS", False)
+    monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(JemallocError, match=r"^the controller lacks the Python package requests$"):
         fetch("http://127.0.0.1:1/file", tmp_path / "file")
 
