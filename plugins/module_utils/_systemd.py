@@ -66,6 +66,10 @@ _SYSTEM_DIRECTORIES = (
 _USER_DIRECTORIES = ("etc/systemd/user", "run/systemd/user", "usr/local/lib/systemd/user", "usr/lib/systemd/user")
 
 
+#: Called with the message for a service that is not there.
+Missing = t.Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A service that is to preload: its full name, and what it wants of its own.
@@ -168,8 +172,17 @@ def _wanted(entry: t.Any) -> Wanted:
     return Wanted(**whole)
 
 
-def units(run: Run, wanted: t.Sequence[Wanted], root: str = "/") -> t.List[Unit]:
-    """Return these services; one that systemd does not know, or that cannot start, is an error."""
+def refuse(message: str) -> None:
+    """Raise JemallocError for a service that is not there."""
+    raise JemallocError(message)
+
+
+def units(run: Run, wanted: t.Sequence[Wanted], root: str = "/", missing: Missing = refuse) -> t.List[Unit]:
+    """Return these services; one that systemd does not know, or that cannot start, is an error.
+
+    missing is called with the message for one that is not there; where it returns, the service counts as one that comes
+    later.
+    """
     if not wanted:
         return []
     if not is_running():
@@ -177,9 +190,9 @@ def units(run: Run, wanted: t.Sequence[Wanted], root: str = "/") -> t.List[Unit]
             f"services: {', '.join(each.name for each in wanted)} cannot be looked up, systemd is not the init of this "
             "host; run the command by jemalloc.sh instead."
         )
-    system = _triggered(run, [each for each in wanted if each.scope == "system"])
-    found = [_unit(each, block) for each, block in zip(system, _show(run, system, _PROPERTIES))]
-    found += [_user_unit(each, root) for each in wanted if each.scope == "user"]
+    system = _triggered(run, [each for each in wanted if each.scope == "system"], root, missing)
+    found = [_unit(each, block, root, missing) for each, block in zip(system, _show(run, system, _PROPERTIES))]
+    found += [_user_unit(each, root, missing) for each in wanted if each.scope == "user"]
     return list({(unit.name, unit.user): unit for unit in found}.values())
 
 
@@ -202,12 +215,12 @@ def _portions(names: t.Sequence[str]) -> t.Iterator[t.Sequence[str]]:
         yield names[start : start + _AT_ONCE]
 
 
-def _triggered(run: Run, wanted: t.Sequence[Wanted]) -> t.List[Wanted]:
+def _triggered(run: Run, wanted: t.Sequence[Wanted], root: str, missing: Missing) -> t.List[Wanted]:
     """Return the services, with those in the place of timers, sockets and paths that these start."""
     starters = [each for each in wanted if each.name.endswith(_STARTERS)]
     found = [each for each in wanted if not each.name.endswith(_STARTERS)]
     for starter, block in zip(starters, _show(run, starters, "Id,LoadState,Triggers,Accept")):
-        _check_loaded(starter, block)
+        _check_loaded(starter, block, root, missing)
         names = " ".join(block.get("Triggers", [])).split()
         if block.get("Accept") == ["yes"]:  # an instance for each connection
             names = [f"{starter.name.rpartition('.')[0]}@.service"]
@@ -215,22 +228,37 @@ def _triggered(run: Run, wanted: t.Sequence[Wanted]) -> t.List[Wanted]:
     return found
 
 
-def _check_loaded(wanted: Wanted, block: t.Mapping[str, t.Sequence[str]]) -> None:
+def _check_loaded(wanted: Wanted, block: t.Mapping[str, t.Sequence[str]], root: str, missing: Missing) -> None:
     """Refuse a unit that systemd has not loaded, unless it is one that may come later."""
-    state = block["LoadState"][0]
-    if state == "loaded" or (state == "not-found" and not wanted.must_exist):
-        return
-    what = "knows no such service" if state == "not-found" else f"says that it is {state}"
-    name = wanted.name[: -len(".service")] if wanted.name.endswith(".service") else wanted.name
-    raise JemallocError(
-        f"services: systemd on this host {what}: {name}; 'systemctl list-unit-files' lists what it has, and one that "
-        "comes later is named with must_exist: false."
-    )
+    state, name = block["LoadState"][0], _short(wanted.name)
+    if state not in ("loaded", "not-found"):
+        raise JemallocError(f"services: systemd on this host says that {name} is {state}; take it off the list.")
+    if state == "not-found" and wanted.must_exist:
+        missing(
+            f"services: systemd on this host knows no such service: {name}; {_instead(wanted, unit_files(root=root))}."
+        )
 
 
-def _unit(wanted: Wanted, block: t.Mapping[str, t.List[str]]) -> Unit:
+def _short(name: str) -> str:
+    """Return the name of a unit as people say it."""
+    return name[: -len(".service")] if name.endswith(".service") else name
+
+
+def _instead(wanted: Wanted, known: t.Iterable[str]) -> str:
+    """Return what to do about a service that is not there: the nearest one that is, and how to name one that comes."""
+    import difflib
+
+    near = difflib.get_close_matches(wanted.name, [name for name in known if "/" not in name], 1)
+    command, which, scope = "systemctl", "that comes later", ""
+    if wanted.scope == "user":
+        command, which, scope = "systemctl --user", "in a user's home, or that comes later,", ", scope: user"
+    meant = f"did you mean {_short(near[0])}?" if near else f"'{command} list-unit-files' lists what it has."
+    return f"{meant} One {which} is named {{name: {_short(wanted.name)}{scope}, must_exist: false}}"
+
+
+def _unit(wanted: Wanted, block: t.Mapping[str, t.List[str]], root: str, missing: Missing) -> Unit:
     """Return the unit that a block of systemctl show describes."""
-    _check_loaded(wanted, block)
+    _check_loaded(wanted, block, root, missing)
     environment_files = [entry.rsplit(" (", 1)[0] for entry in block.get("EnvironmentFiles", []) if entry]
     unit_files = [*block["FragmentPath"], *" ".join(block.get("DropInPaths", [])).split()]
     return Unit(
@@ -243,15 +271,12 @@ def _unit(wanted: Wanted, block: t.Mapping[str, t.List[str]]) -> Unit:
     )
 
 
-def _user_unit(wanted: Wanted, root: str) -> Unit:
+def _user_unit(wanted: Wanted, root: str, missing: Missing) -> Unit:
     """Return a unit of users' own systemd, read from its files: there may be no manager to ask, or several."""
     known = unit_files(user=True, root=root)
     if wanted.name not in known and wanted.must_exist:
         directories = ", ".join(os.path.join(root, directory) for directory in _USER_DIRECTORIES)
-        raise JemallocError(
-            f"services: there is no user unit {wanted.name} in {directories}; one in a user's home, or one that comes "
-            "later, is named with must_exist: false."
-        )
+        missing(f"services: there is no user unit {wanted.name} in {directories}; {_instead(wanted, known)}.")
     drop_ins = {}
     for directory in ("service.d", f"{wanted.name}.d"):  # of drop-ins with the same name that of the unit itself counts
         own = {os.path.basename(name): path for name, path in known.items() if os.path.dirname(name) == directory}

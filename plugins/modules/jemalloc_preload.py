@@ -73,6 +73,7 @@ options:
       - What is kept out of O(host), services and commands.
       - A service gets a drop-in by which it does not preload the library. For a command on the C(PATH) of root a script
         of its name in C(/usr/local/bin) starts it by C(no-jemalloc.sh).
+      - What a host does not have is passed over, so that one list does for several kinds of hosts.
       - If set, nothing else is excluded. If not set, the host excludes what it excluded before. A service that both
         O(services) and an earlier O(exclude) name is enabled.
     type: list

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -161,3 +162,49 @@ def test_a_variable_that_a_playbook_requires(
     done = host.play(playbook, *arguments)
     assert (done.failed, done.changed) == (True, 0)
     assert sentence in done.text, done.output
+
+
+def test_a_forecast_of_a_play_that_makes_the_service_first(operator: Operator) -> None:
+    play = """
+- hosts: web
+  gather_facts: false
+  tasks:
+    - name: Bring the application
+      ansible.builtin.copy:
+        content: "[Service]\\nExecStart=/bin/sleep infinity\\n"
+        dest: /etc/systemd/system/later.service
+        mode: "0644"
+    - name: Enable jemalloc for it
+      ansible.builtin.include_role:
+        name: preload.jemalloc.jemalloc
+      vars:
+        jemalloc_services: [later]
+"""
+    (operator.directory / "later.yml").write_text(play)
+    release = [word for name, value in operator.releases["9.9.9"].items() for word in ("-e", f"{name}={value}")]
+    forecast = operator.play("later.yml", *release, "--check", "--diff")
+    assert not forecast.failed, forecast.output
+    assert "knows no such service: later; " in forecast.text
+    assert "+++ after: /etc/systemd/system/later.service.d/zz-preload-jemalloc.conf" in forecast.text
+    assert (operator.enabled(), operator.current()) == (set(), "")
+    done = operator.play("later.yml", *release)
+    assert (done.failed, done.changed) == (False, forecast.changed), done.output
+    assert operator.enabled() == {"later"}
+    operator.shell("rm /etc/systemd/system/later.service && systemctl daemon-reload")
+
+
+def test_one_list_of_exclusions_for_hosts_of_several_kinds(operator: Operator) -> None:
+    given = {"jemalloc_enabled": True, "jemalloc_exclude": ["php8.2-fpm", "chromium", "other"]}
+    done = operator.site("-e", json.dumps(given))
+    assert not done.failed, done.output
+    operator.shell("systemctl restart app other")
+    assert operator.mapped() == {"app": "9.9.9", "other": ""}
+    assert operator.site("-e", json.dumps(given)).changed == 0
+    assert not operator.site("-e", '{"jemalloc_enabled": false, "jemalloc_exclude": []}').failed
+    operator.shell("systemctl restart app")
+
+
+def test_a_name_that_is_nearly_one(operator: Operator) -> None:
+    done = operator.site("-e", "jemalloc_services=apps")
+    assert (done.failed, done.changed) == (True, 0)
+    assert "did you mean app? One that comes later is named {name: apps, must_exist: false}." in done.text, done.output

@@ -108,7 +108,7 @@ def test_units_of_no_names_asks_nobody() -> None:
     assert run.calls == []
 
 
-LIST = "'systemctl list-unit-files' lists what it has, and one that comes later is named with must_exist: false"
+LATER = "One that comes later is named {name: puma, must_exist: false}."
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,17 @@ LIST = "'systemctl list-unit-files' lists what it has, and one that comes later 
         (
             BARE.replace("loaded", "not-found"),
             0,
-            f"services: systemd on this host knows no such service: puma; {LIST}.",
+            f"services: systemd on this host knows no such service: puma; did you mean pumas? {LATER}",
         ),
         (
             LOADED.replace("loaded", "masked"),
             0,
-            f"services: systemd on this host says that it is masked: puma; {LIST}.",
+            "services: systemd on this host says that puma is masked; take it off the list.",
         ),
         (
             LOADED.replace("loaded", "bad-setting"),
             0,
-            f"services: systemd on this host says that it is bad-setting: puma; {LIST}.",
+            "services: systemd on this host says that puma is bad-setting; take it off the list.",
         ),
         (
             "Failed to connect to bus\n",
@@ -137,8 +137,12 @@ LIST = "'systemctl list-unit-files' lists what it has, and one that comes later 
     ],
 )
 def test_units_that_are_none(root: pathlib.Path, output: str, status: int, message: str) -> None:
+    directory = root / "etc/systemd/system"
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("pumas.service", "web.service"):
+        (directory / name).write_text("")
     with pytest.raises(JemallocError) as caught:
-        systemd.units(Systemctl(output, status), systemd.wanted_services(["puma"]))
+        systemd.units(Systemctl(output, status), systemd.wanted_services(["puma"]), str(root))
     assert str(caught.value) == message
 
 
@@ -146,8 +150,17 @@ def test_units_that_may_come_later(root: pathlib.Path) -> None:
     later = systemd.wanted_services([{"name": "puma", "must_exist": False}])
     (found,) = systemd.units(Systemctl(BARE.replace("loaded", "not-found")), later)
     assert found.active == "inactive"
-    with pytest.raises(JemallocError, match="says that it is masked: puma"):
+    with pytest.raises(JemallocError, match="says that puma is masked"):
         systemd.units(Systemctl(BARE.replace("loaded", "masked")), later)
+
+
+def test_units_that_an_earlier_task_would_make(root: pathlib.Path) -> None:
+    messages: t.List[str] = []
+    wanted = systemd.wanted_services(["puma", {"name": "own", "scope": "user"}])
+    output = BARE.replace("loaded", "not-found")
+    found = systemd.units(Systemctl(output), wanted, str(root), missing=messages.append)
+    assert [unit.active for unit in found] == ["inactive", ""]
+    assert ["knows no such service: puma;" in messages[0], "no user unit own.service" in messages[1]] == [True, True]
 
 
 def test_units_without_systemd(root: pathlib.Path) -> None:
@@ -244,8 +257,9 @@ def test_a_unit_of_users_that_is_not_there(root: pathlib.Path) -> None:
         user_unit(root, "etc/systemd/user/own.service.d/10-a.conf")
     directories = [f"{root}/{place}/systemd/user" for place in ("etc", "run", "usr/local/lib", "usr/lib")]
     assert str(caught.value) == (
-        f"services: there is no user unit own.service in {', '.join(directories)}; one in a user's home, or one that "
-        "comes later, is named with must_exist: false."
+        f"services: there is no user unit own.service in {', '.join(directories)}; 'systemctl --user list-unit-files' "
+        "lists what it has. One in a user's home, or that comes later, is named {name: own, scope: user, must_exist: "
+        "false}."
     )
     assert user_unit(root, must_exist=False).unit_files == (f"{directories[0]}/own.service.d/10-a.conf",)
 

@@ -132,7 +132,7 @@ def test_services_that_do_not_show_the_proof(call: Call) -> None:
         (
             {"services": [service("missing")]},
             "services: systemd on this host knows no such service: missing; 'systemctl list-unit-files' "
-            "lists what it has, and one that comes later is named with must_exist: false.",
+            "lists what it has. One that comes later is named {name: missing, must_exist: false}.",
         ),
         (
             {"services": [service("a/b")]},

@@ -103,9 +103,9 @@ def test_a_service_that_is_not_known_is_found_before_a_build(
     call: Call, prefix: str, program: t.Callable[[str, str], pathlib.Path]
 ) -> None:
     log = program("systemctl", "echo LoadState=not-found")
-    assert wrong(call, prefix=prefix, for_services=["pumma"]) == (
-        "services: systemd on this host knows no such service: pumma; 'systemctl list-unit-files' lists what it has, "
-        "and one that comes later is named with must_exist: false."
+    assert call(module, prefix=prefix, for_services=["pumma"])["msg"] == (
+        "services: systemd on this host knows no such service: pumma; 'systemctl list-unit-files' lists what it has. "
+        "One that comes later is named {name: pumma, must_exist: false}."
     )
     assert log.read_text().endswith(" -- pumma.service\n")
     assert not os.path.exists(prefix)

@@ -68,8 +68,8 @@ REFUSED: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
         "exclude: puma.service is in services too; take it off one of the lists.",
     ),
     (
-        {"exclude": ["no-command"]},
-        "exclude: 'no-command' is neither a service of this host nor a command on the PATH; take it off the list.",
+        {"exclude": ["/usr/bin/top"]},
+        "exclude: '/usr/bin/top' is the name of no service and no command; take it off the list.",
     ),
     (
         {"host": True, "via": "ld_so_preload", "services": [{"name": "puma", "version": "9.9.8"}]},
@@ -117,16 +117,23 @@ def test_pages_that_are_too_large(call: Call, scopes: Call, installed: t.Callabl
     )
 
 
+def test_a_service_that_an_earlier_task_would_make(scopes: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: t.List[str] = []
+    monkeypatch.setattr(host.Host, "warn", lambda _self, message: warnings.append(message))
+    message = "services: systemd on this host knows no such service: missing; "
+    assert scopes(services=["puma", "missing"])["msg"].startswith(message)
+    forecast = scopes(_check=True, services=["puma", "missing"])
+    drop_ins = [path.split("/")[-2] for path in forecast["files"] if ".service.d/" in path]
+    assert drop_ins == ["puma.service.d", "missing.service.d"]
+    (warning,) = warnings
+    assert (warning.startswith(message), warning.endswith("Without check mode this is an error.")) == (True, True)
+
+
 def test_errors(
     call: Call, scopes: Call, root: pathlib.Path, tmp_path: pathlib.Path, snapshot: Snapshot, prefix: str
 ) -> None:
     install_first = "run preload.jemalloc.jemalloc with this prefix first."
     cases: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
-        (
-            {"services": ["puma", "missing"]},
-            "services: systemd on this host knows no such service: missing; 'systemctl list-unit-files' "
-            "lists what it has, and one that comes later is named with must_exist: false.",
-        ),
         (
             {"services": ["a b"]},
             "services: 'a b' is not the name of a service; write it as in systemctl status NAME.",
