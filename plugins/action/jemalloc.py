@@ -209,7 +209,13 @@ class ActionModule(base.Action):
         if self._builder == self._host:
             return self._build(cache, need)
         with self._building(cache, need):
-            return unchanged if self._find(cache, need) else self._build_for_others(cache, need) or unchanged
+            if self._find(cache, need) or (self._task.check_mode and self._is_foretold(need)):
+                return unchanged
+            return self._build_for_others(cache, need) or unchanged
+
+    def _is_foretold(self, need: caching.Need) -> bool:
+        """Whether a build host would have built it for a host before, as check mode has to count that once."""
+        return fleet.is_foretold(constants.DEFAULT_LOCAL_TMP, need, self._trust.builders)
 
     def _build_for_others(self, cache: caching.Cache, need: caching.Need) -> t.Optional[Result]:
         """Build on a build host, which is asked what it needs itself; None: it is of another platform."""
@@ -222,7 +228,10 @@ class ActionModule(base.Action):
         there = self._need(look["missing"], self._builder)
         if there.platform != need.platform:
             return None
-        return self._module(build="now") if self._task.check_mode else self._build_and_keep(cache, there)
+        if not self._task.check_mode:
+            return self._build_and_keep(cache, there)
+        fleet.foretell(constants.DEFAULT_LOCAL_TMP, there, self._builder)
+        return self._module(build="now")
 
     def _build_or_take(self, cache: caching.Cache, need: caching.Need, look: t.Optional[Result]) -> Result:
         """Build, if this is the first host that can for its part of the fleet; else wait for that one's bundle."""

@@ -96,6 +96,18 @@ def builder(directory: str, need: Need) -> str:
     return _builder_of(_read(_path(directory, need, "builders")), need.age)
 
 
+def foretell(directory: str, need: Need, host: str) -> None:
+    """Record that a build host would make a build, which check mode does not."""
+    with open(_path(directory, need, "foretold"), "a", encoding="utf-8") as stream:
+        stream.write(f"{json.dumps(Volunteer(0, host, need.age))}\n")
+
+
+def is_foretold(directory: str, need: Need, trusted: t.Container[str]) -> bool:
+    """Whether a trusted build host would have made a build that does."""
+    foretold = map(_volunteer, _lines(directory, need, "foretold"))
+    return any(each.host in trusted and each.age <= need.age for each in foretold)
+
+
 def waiting(directory: str, need: Need, host: str) -> str:
     """Return the hosts that a host builds for, the first and the last of many."""
     chosen = _read(_path(directory, need, "builders"))

@@ -202,6 +202,18 @@ def test_check_mode_of_a_group_of_build_hosts(delegated: Play) -> None:
     assert (play.cache().entries(), play.installed) == ([], set())
 
 
+def test_check_mode_counts_a_build_once(delegated: Play) -> None:
+    play = delegated
+    play.groups["old"] = ["older", "new"]
+    play.needs["web2"] = {"libc_version": "2.32"}
+    play.volunteer("web1", "web2", build_host="old")
+    missing = {**MISSING, "libc_version": "2.32"}
+    for check, installed in ((True, set()), (False, {"older"})):
+        assert ask_all(play, "web1", check) == [True, False]
+        assert ask_all(play, "web2", check, missing=missing) == [False, False]  # its turn too, and it is there
+        assert play.installed == installed
+
+
 def test_a_build_host_that_has_it_already(delegated: Play) -> None:
     play = delegated
     play.installed.add("older")
