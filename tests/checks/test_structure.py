@@ -195,6 +195,11 @@ def test_what_is_switched_off_has_a_reason(mark: str) -> None:
     assert found == []
 
 
+def test_test_files_have_names_of_their_own() -> None:
+    names = [Path(name).name for name in PYTHON if Path(name).name.startswith("test_")]
+    assert {name for name in names if names.count(name) > 1} == set()  # pytest imports them without their directories
+
+
 def test_tests_that_are_left_out_have_a_reason() -> None:
     names = {"pytest.skip", "pytest.mark.skip", "pytest.mark.skipif", "pytest.mark.xfail", "pytest.xfail"}
     names.add("pytest.importorskip")
