@@ -209,13 +209,11 @@ class ActionModule(base.Action):
         if self._builder == self._host:
             return self._build(cache, need)
         with self._building(cache, need):
-            if self._find(cache, need) or (self._task.check_mode and self._is_foretold(need)):
-                return unchanged
-            return self._build_for_others(cache, need) or unchanged
-
-    def _is_foretold(self, need: caching.Need) -> bool:
-        """Whether a build host would have built it for a host before, as check mode has to count that once."""
-        return fleet.is_foretold(constants.DEFAULT_LOCAL_TMP, need, self._trust.builders)
+            # Check mode counts what a build host would have built for a host before just once.
+            shared_by_forks = constants.DEFAULT_LOCAL_TMP
+            foretold = self._task.check_mode and fleet.is_foretold(shared_by_forks, need, self._trust.builders)
+            found = foretold or self._find(cache, need)
+            return unchanged if found else self._build_for_others(cache, need) or unchanged
 
     def _build_for_others(self, cache: caching.Cache, need: caching.Need) -> t.Optional[Result]:
         """Build on a build host, which is asked what it needs itself; None: it is of another platform."""
