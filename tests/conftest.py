@@ -258,11 +258,13 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., t.Dict[str, t.Any]]:
-    """Run a module in this process and return its result; with _check in check mode."""
+    """Run a module in this process and return its result; with _check in check mode, without _diff not in diff mode."""
 
-    def run(module: types.ModuleType, _check: bool = False, **arguments: t.Any) -> t.Dict[str, t.Any]:
+    def run(
+        module: types.ModuleType, _check: bool = False, _diff: bool = True, **arguments: t.Any
+    ) -> t.Dict[str, t.Any]:
         # AnsibleModule fills defaults into the specification itself; a real module has a process of its own.
-        whole = {**arguments, "_ansible_check_mode": _check, "_ansible_diff": True}
+        whole = {**arguments, "_ansible_check_mode": _check, "_ansible_diff": _diff}
         with monkeypatch.context() as patch, patch_module_args(whole):
             patch.setattr(module, "ARGUMENTS", copy.deepcopy(module.ARGUMENTS))
             with pytest.raises(SystemExit):

@@ -148,6 +148,18 @@ def test_a_rollback_after_a_first_installation_says_what_helps(enabled: Operator
     assert (enabled.enabled(), enabled.mapped()) == (set(), {"app": "", "other": ""})
 
 
+def test_lines_of_others_stand_in_no_output(operator: Operator) -> None:
+    secret = "http_proxy=http://svc:S3cretPw@proxy:3128\n"
+    operator.shell(f"printf '{secret}' > /etc/environment")
+    enabled = ("-e", '{"jemalloc_enabled": true, "jemalloc_exclude": ["app"]}', "-vvv", "--diff")
+    for arguments in ((*enabled, "--check"), enabled, ("-e", "jemalloc_state=absent", "-vvv", "--diff")):
+        done = operator.site(*arguments)
+        assert not done.failed, done.output
+        assert "S3cretPw" not in done.output
+    assert operator.shell("cat /etc/environment") == secret
+    operator.shell("rm /etc/environment")
+
+
 REQUIRED: list[tuple[str, tuple[str, ...], str]] = [
     ("profile", (), "jemalloc_profile_unit: it is not set, and preload.jemalloc.profile requires it."),
     ("image", ("-e", "jemalloc_hosts=web1"), "jemalloc_image_base: it is not set, and preload.jemalloc.image requires"),

@@ -17,6 +17,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as c
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
 Snapshot = t.Callable[[pathlib.Path], t.Dict[str, t.Any]]
@@ -70,8 +71,9 @@ def test_check_mode_predicts_the_real_run_and_a_second_one_changes_nothing(
         path = pathlib.Path(part["before_header"])
         assert part["after_header"] == part["before_header"]
         content = before.get(str(path), (0, ""))[1]
-        assert part["before"] == (content if isinstance(content, str) else content.decode())
-        assert part["after"] == (os.readlink(str(path)) if path.is_symlink() else files.read_text(str(path)) or "")
+        old = content if isinstance(content, str) else content.decode()
+        new = os.readlink(str(path)) if path.is_symlink() else files.read_text(str(path)) or ""
+        assert (part["before"], part["after"]) == tuple(undo.managed(str(path), text) or "" for text in (old, new))
     between = snapshot(root)
     for check in (True, False):
         again = scopes(_check=check, **wanted)
@@ -370,6 +372,36 @@ def test_what_a_run_changed_is_given_back(
     if via != "environment" or not there.get("host"):
         assert shared.read_text() == "# theirs\n# meanwhile\n"
     assert not scopes(state="restored", restore=done["before"])["changed"]
+
+
+SECRET = "http_proxy=http://svc:S3cretPw@proxy:3128"
+
+
+@pytest.mark.parametrize("via", ["environment", "ld_so_preload"])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_lines_of_others_stand_in_no_result(
+    scopes: Call, root: pathlib.Path, snapshot: Snapshot, watched: t.Any, via: str, end: str
+) -> None:
+    (root / "etc/environment").write_text(f"{SECRET}{end}")
+    (root / "etc/ld.so.preload").write_text(f"/srv/theirs.so{end}")
+    for wanted in ({"host": True, "via": via, "services": ["puma"], "exclude": ["cron"]}, {"state": "absent"}):
+        before = snapshot(root)
+        predicted = scopes(_check=True, **wanted)
+        done = scopes(**wanted)
+        after = snapshot(root)
+        restored = scopes(state="restored", restore=done["before"], written=done["written"])
+        assert restored["files"]
+        assert contents(snapshot(root), "") == contents(before, "")
+        scopes(**wanted)
+        assert contents(snapshot(root), "") == contents(after, "")
+        for result in (predicted, done, restored):
+            assert "S3cretPw" not in json.dumps(result)
+            assert "theirs" not in json.dumps({key: value for key, value in result.items() if key != "files"})
+
+
+def test_a_diff_in_diff_mode_only(scopes: Call) -> None:
+    assert "diff" not in scopes(_check=True, _diff=False, services=["puma"])
+    assert "diff" in scopes(services=["puma"])
 
 
 def test_only_files_of_ours_are_given_back(scopes: Call) -> None:
