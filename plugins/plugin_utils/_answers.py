@@ -66,6 +66,16 @@ MISSING: t.Dict[str, shapes.Shape] = {
 }
 
 _ANY = shapes.leaf(lambda _value: True)
+_UNITS, _UID = 100_000, shapes.number(0, 1 << 32)
+
+
+def _having(expected: t.Mapping[str, shapes.Shape]) -> shapes.Shape:
+    """Return the shape of mappings with some names that the controller reads, among others."""
+    return shapes.leaf(
+        lambda value: isinstance(value, dict) and all(shape(value.get(key)) is None for key, shape in expected.items())
+    )
+
+
 _LIBRARY: t.Dict[str, shapes.Shape] = {
     "version": shapes.optional(shapes.VERSION),
     "library": shapes.optional(shapes.HOME),
@@ -82,6 +92,12 @@ RETURNS: t.Dict[str, t.Dict[str, shapes.Shape]] = {
         **_STORE,
         "packages": shapes.list_of(_LINE, 1000),
         "diff": shapes.record({"before": shapes.record(_STORE), "after": shapes.mapping_of(_LINE, _ANY, 10)}),
+    },
+    "jemalloc_preload": {"restarts": shapes.list_of(_having({"name": _NAME, "uid": shapes.optional(_UID)}), _UNITS)},
+    "jemalloc_service": {"processes": shapes.mapping_of(_LINE, shapes.number(0, 1 << 32), _UNITS)},
+    "jemalloc_container": {
+        "proved": shapes.list_of(_LINE, _UNITS),
+        "containers": shapes.list_of(_having({"name": _LINE, "reason": _LINE}), _UNITS),
     },
     "jemalloc_image": _LIBRARY,
     "jemalloc_bundle": {"version": shapes.VERSION, "sha256": shapes.SHA256, "platform": _NAME},

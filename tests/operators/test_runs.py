@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -158,6 +159,32 @@ def test_lines_of_others_stand_in_no_output(operator: Operator) -> None:
         assert "S3cretPw" not in done.output
     assert operator.shell("cat /etc/environment") == secret
     operator.shell("rm /etc/environment")
+
+
+def line(played: Played) -> str:
+    """Return the one line that the role says of a host."""
+    (found,) = re.findall(r"^web1: .*; pending: .*$", played.output, re.MULTILINE)
+    return str(found)
+
+
+def test_each_host_ends_with_one_line(operator: Operator) -> None:
+    assert line(operator.site(*APP, "--check")) == "web1: jemalloc 9.9.9; would restart app; pending: none"
+    held = operator.site(*APP, "-e", "jemalloc_restart=false")
+    assert line(held) == "web1: jemalloc 9.9.9; pending: app"
+    assert line(operator.site(*APP)) == "web1: jemalloc 9.9.9; restarted and verified app (1 process); pending: none"
+    again = operator.site(*APP)
+    assert (line(again), again.changed) == ("web1: jemalloc 9.9.9; pending: none", 0)
+    removed = operator.play("site", "-e", "jemalloc_state=absent")
+    assert line(removed) == "web1: jemalloc removed; restarted and verified app (1 process); pending: none"
+
+
+def test_a_callback_for_machines_keeps_its_output(operator: Operator) -> None:
+    for arguments in (APP, ("-e", "jemalloc_state=absent")):
+        words = [word for name, value in operator.releases["9.9.9"].items() for word in ("-e", f"{name}={value}")]
+        command = ("ansible-playbook", f"--inventory={operator.inventory()}", *words, *arguments)
+        settings = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_PIPELINING": "1"}
+        output = operator.run(*command, "preload.jemalloc.site", cwd=operator.directory, **settings)
+        assert json.loads(output)["stats"]["web1"]["failures"] == 0
 
 
 REQUIRED: list[tuple[str, tuple[str, ...], str]] = [

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
@@ -162,7 +163,7 @@ def test_progress(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = action.ActionModule.__new__(action.ActionModule)
     plugin._host = "web1"
     shown: t.List[t.Any] = []
-    monkeypatch.setattr(action._DISPLAY, "display", lambda words, **more: shown.append((words, more)))
+    monkeypatch.setattr(display, "say", lambda words, **more: shown.append((words, more)))
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     progress = plugin._progress("5.3.1")

@@ -374,36 +374,6 @@ def test_what_a_run_changed_is_given_back(
     assert not scopes(state="restored", restore=done["before"])["changed"]
 
 
-SECRET = "http_proxy=http://svc:S3cretPw@proxy:3128"
-
-
-@pytest.mark.parametrize("via", ["environment", "ld_so_preload"])
-@pytest.mark.parametrize("end", ["\n", ""])
-def test_lines_of_others_stand_in_no_result(
-    scopes: Call, root: pathlib.Path, snapshot: Snapshot, watched: t.Any, via: str, end: str
-) -> None:
-    (root / "etc/environment").write_text(f"{SECRET}{end}")
-    (root / "etc/ld.so.preload").write_text(f"/srv/theirs.so{end}")
-    for wanted in ({"host": True, "via": via, "services": ["puma"], "exclude": ["cron"]}, {"state": "absent"}):
-        before = snapshot(root)
-        predicted = scopes(_check=True, **wanted)
-        done = scopes(**wanted)
-        after = snapshot(root)
-        restored = scopes(state="restored", restore=done["before"], written=done["written"])
-        assert restored["files"]
-        assert contents(snapshot(root), "") == contents(before, "")
-        scopes(**wanted)
-        assert contents(snapshot(root), "") == contents(after, "")
-        for result in (predicted, done, restored):
-            assert "S3cretPw" not in json.dumps(result)
-            assert "theirs" not in json.dumps({key: value for key, value in result.items() if key != "files"})
-
-
-def test_a_diff_in_diff_mode_only(scopes: Call) -> None:
-    assert "diff" not in scopes(_check=True, _diff=False, services=["puma"])
-    assert "diff" in scopes(services=["puma"])
-
-
 def test_only_files_of_ours_are_given_back(scopes: Call) -> None:
     for path in ("/etc/passwd", "/etc/systemd/system/puma.service", "/srv/puma.service.d/zz-preload-jemalloc.conf"):
         found = scopes(state="restored", restore={path: "x"})
