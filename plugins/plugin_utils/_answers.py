@@ -17,6 +17,7 @@ import binascii
 import dataclasses
 import hashlib
 import operator
+import re
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -42,6 +43,9 @@ _CONTROLS = (
     *(0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
     *range(0xD800, 0xE000),
 )
+# What a service wrote may be colored.
+_COLOR = re.compile(r"\x1b\[[0-9;]{0,32}m")
+
 _PLAIN = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
 
 _NAME = shapes.text(r"(?!\.)[A-Za-z0-9:_.\\@-]+", 255)
@@ -220,7 +224,7 @@ def _decoded(host: str, module: str, content: t.Any) -> bytes:
 
 def plain(text: str) -> str:
     """Return a text without anything that steers a terminal; line feeds and tabs stay."""
-    return text if text.isprintable() else text.translate(_PLAIN)
+    return text if text.isprintable() else _COLOR.sub("", text).translate(_PLAIN)
 
 
 def line(text: str) -> str:

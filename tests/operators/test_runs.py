@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import re
 import typing as t
+from pathlib import Path
 
 import pytest
 
+from tests.connections.lab import unpack_collections
 from tests.operators.lab import Operator, Played
 
 APP = ("-e", '{"jemalloc_services": ["app"]}')
@@ -178,11 +180,12 @@ def test_each_host_ends_with_one_line(operator: Operator) -> None:
     assert line(removed) == "web1: jemalloc removed; restarted and verified app (1 process); pending: none"
 
 
-def test_a_callback_for_machines_keeps_its_output(operator: Operator) -> None:
+def test_a_callback_for_machines_keeps_its_output(operator: Operator, tmp_path: Path) -> None:
+    collections = unpack_collections(operator.run, tmp_path, ["ansible/posix"])
     for arguments in (APP, ("-e", "jemalloc_state=absent")):
         words = [word for name, value in operator.releases["9.9.9"].items() for word in ("-e", f"{name}={value}")]
         command = ("ansible-playbook", f"--inventory={operator.inventory()}", *words, *arguments)
-        settings = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_PIPELINING": "1"}
+        settings = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_COLLECTIONS_PATH": str(collections)}
         output = operator.run(*command, "preload.jemalloc.site", cwd=operator.directory, **settings)
         assert json.loads(output)["stats"]["web1"]["failures"] == 0
 

@@ -110,8 +110,8 @@ def test_a_service_that_does_not_start(call: Call, root: pathlib.Path) -> None:
     found = call(module, services=[service("puma"), service("broken"), service("cron", "")], timeout=5)
     assert (found["failed"], found["changed"], found["proved"]) == (True, True, ["puma.service", "cron.service"])
     assert found["msg"] == (
-        "broken.service: it did not start: Job failed.; it does not run without the library as before either (it did "
-        "not start: Job failed.); its journal ends with: last words"
+        "broken.service: it did not start: Job failed.; it is active, but not verified without the library as before "
+        "(it did not start: Job failed.); its journal ends with: last words"
     )
     assert not drop_in.exists()
 

@@ -113,6 +113,7 @@ def test_need_of() -> None:
 
 def test_plain() -> None:
     assert answers.plain("a é 漢 b") == "a é 漢 b"
+    assert answers.plain("\x1b[1;31mError\x1b[0m: \x1b[mno\x1b[31") == "Error: no\ufffd[31"
     assert (
         answers.plain("a\n\tb\r\0\x1b[2J\x9b\x7f\u202e\u2028\ud800c")
         == "a\n\tb\ufffd\ufffd\ufffd[2J" + "\ufffd" * 5 + "c"
