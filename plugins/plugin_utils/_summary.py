@@ -77,8 +77,8 @@ def line(found: Results, check: bool) -> str:
 def _release(found: Results, check: bool) -> str:
     """Return the release of the host."""
     if found.given["state"] == "absent":
-        return f"{'would remove jemalloc' if check else 'jemalloc removed'}"
-    return f"jemalloc {found.installed['version']}"
+        return "would remove jemalloc" if check else "jemalloc removed"
+    return f"jemalloc {found.installed.get('version')}"
 
 
 def _service(restart: Result) -> str:
