@@ -28,7 +28,7 @@ NO_RESTART: list[tuple[tuple[str, ...], dict[str, str]]] = [
 
 def restarted(played: Played) -> bool:
     """Whether a play restarted services, or would."""
-    return bool(re.search(r"Restart and prove\] \*+\n(changed|ok|failed)", played.output))
+    return bool(re.search(r"Restart and prove\] \*+\n(web1: .*\n)?(changed|ok|failed)", played.output))
 
 
 def test_no_restart_is_no_restart(operator: Operator) -> None:

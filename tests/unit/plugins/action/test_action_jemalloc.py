@@ -57,6 +57,19 @@ def test_check_mode_says_what_a_run_does(play: Play) -> None:
     assert play.builds() == ["web1", "web1"]
 
 
+def test_a_bundle_that_another_host_has_just_taken_from_the_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = caching.Cache.lock
+
+    def wait(cache: caching.Cache, name: str, *more: t.Any) -> t.Any:
+        if name.startswith("mirror-"):
+            cache.add(BUNDLE, "http://mirror.example", origin=caching.MIRROR)
+        return lock(cache, name, *more)
+
+    monkeypatch.setattr(caching.Cache, "lock", wait)  # the mirror itself is not there
+    assert play.run("web1", cache_mirror="http://mirror.example", cache_mirror_checksum=f"sha256:{D}")["changed"]
+    assert play.said == ["web1: installing jemalloc 5.3.1, from the mirror http://mirror.example"]
+
+
 def test_a_bundle_of_a_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     def find(address: str, _checksum: str, _need: t.Any, cache: caching.Cache, _progress: t.Any) -> None:
         assert address == "http://mirror.example"
