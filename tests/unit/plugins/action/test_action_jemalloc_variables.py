@@ -30,7 +30,7 @@ def run(
         calls.append(options["module_args"])
         if options["module_args"].get("version") == "5.9.9":
             return {"failed": True, "msg": "version: jemalloc 5.9.9 is not a known release."}
-        scopes = {"services": []} if "up_to_date" in variables else None
+        scopes: t.Any = {"services": []} if "up_to_date" in variables else None
         return {"changed": False, "missing": None, "scopes": scopes, "version": "5.3.1"}
 
     made._execute_module = execute
