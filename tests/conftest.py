@@ -31,6 +31,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _info as i
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as preflight
+from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -237,7 +238,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     service.write_text('#!/bin/sh\nfor word; do case $word in -*) shift ;; *) break ;; esac; done\nexec "$@"\n')
     service.chmod(0o755)
     monkeypatch.setenv("PATH", f"{service.parent}:{os.environ['PATH']}")
-    for function in (restarts.running, restarts.releases_before, restarts.prove, restarts.prove_health, info.gather):
+    readers = (restarts.running, restarts.releases_before, restarts.prove, restarts.prove_health)
+    for function in (*readers, processes.count_with, info.gather):
         defaults = [str(top / "proc") if value == "/proc" else value for value in function.__defaults__ or ()]
         monkeypatch.setattr(function, "__defaults__", tuple(defaults))
     is_running = systemd.is_running
@@ -258,11 +260,13 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., t.Dict[str, t.Any]]:
-    """Run a module in this process and return its result; with _check in check mode."""
+    """Run a module in this process and return its result; with _check in check mode, without _diff not in diff mode."""
 
-    def run(module: types.ModuleType, _check: bool = False, **arguments: t.Any) -> t.Dict[str, t.Any]:
+    def run(
+        module: types.ModuleType, _check: bool = False, _diff: bool = True, **arguments: t.Any
+    ) -> t.Dict[str, t.Any]:
         # AnsibleModule fills defaults into the specification itself; a real module has a process of its own.
-        whole = {**arguments, "_ansible_check_mode": _check, "_ansible_diff": True}
+        whole = {**arguments, "_ansible_check_mode": _check, "_ansible_diff": _diff}
         with monkeypatch.context() as patch, patch_module_args(whole):
             patch.setattr(module, "ARGUMENTS", copy.deepcopy(module.ARGUMENTS))
             with pytest.raises(SystemExit):

@@ -15,7 +15,6 @@ import typing as t
 
 from ansible import constants
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.utils.display import Display
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _archive as archive
 from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as shared
@@ -26,6 +25,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _action as
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
@@ -51,8 +51,6 @@ INTERVAL = 2.0
 
 # Ansible's forks have no terminal; this is read before they are made.
 _TERMINAL = sys.stdout.isatty()
-
-_DISPLAY = Display()
 
 Result = base.Result
 
@@ -102,10 +100,8 @@ class ActionModule(base.Action):
         try:
             result = {**self._answer(arguments), **found}
         except JemallocError as error:
-            result = {**found, "failed": True, "msg": str(error)}
-        if result.get("failed"):
-            return {**result, "msg": role.in_variables(str(result.get("msg", "")))}
-        return {**result, "next": role.next_tasks(variables, result)}
+            return {**found, "failed": True, "msg": str(error)}
+        return result if result.get("failed") else {**result, "next": role.next_tasks(variables, result)}
 
     def _answer(self, given: Result) -> Result:
         """Return the result for arguments."""
@@ -274,9 +270,10 @@ class ActionModule(base.Action):
         where = f" on {self._builder}" if self._builder != self._host else ""
         self._say(f"building {need}{where} ({number} of {count})")
         if waiting:
-            _DISPLAY.display(f"{waiting}: waiting for that build")
+            display.say(f"{waiting}: waiting for that build")
         began = time.monotonic()
-        done = self._module(build="now", pushed=pushed) if pushed else self._module(build="now")
+        with display.going_on(f"{self._host}: building jemalloc {need.version}{where}"):
+            done = self._module(build="now", pushed=pushed) if pushed else self._module(build="now")
         if done.get("built") and not done.get("failed"):
             self._say(f"built jemalloc {need.version} in {time.monotonic() - began:.0f} s")
             done["builder"] = self._builder
@@ -323,7 +320,7 @@ class ActionModule(base.Action):
                     found = path, sha256
                 except JemallocError as error:
                     said = answers.plain(str(error))
-                    _DISPLAY.v(f"{self._host}: the controller has no source, so the host looks for one: {said}")
+                    self._display.v(f"{self._host}: the controller has no source, so the host looks for one: {said}")
         if not found:
             return None
         packings = [packing for release in catalogue.RELEASES.values() for packing in release.packings]
@@ -380,7 +377,7 @@ class ActionModule(base.Action):
 
     def _say(self, words: str) -> None:
         """Say in a line what goes on."""
-        _DISPLAY.display(f"{self._host}: {answers.plain(words)}")
+        display.say(f"{self._host}: {answers.plain(words)}")
 
     def _progress(self, what: str) -> downloading.Progress:
         """Return what shows the progress of a download on a terminal, and in lines elsewhere if it takes long."""
@@ -395,7 +392,7 @@ class ActionModule(base.Action):
             if _TERMINAL:
                 filled = "#" * (come * 30 // total) if total else ""
                 line = f"\r{self._host}: {what} [{filled:30}] {share}"
-                _DISPLAY.display(line, screen_only=True, newline=ended)
+                display.say(line, screen_only=True, newline=ended)
             else:
                 self._say(f"{what}: {share} downloaded")
 

@@ -137,11 +137,14 @@ def wrong_number(version: str) -> str:
     if version.strip().lower() in ("latest", "newest"):
         return f"{what}for the newest one of upstream leave it out and set latest: true."
     near = nearest(version)
-    return what + (f"did you mean {near}?" if near else f"known are {', '.join(RELEASES)}.")
+    return what + (f"did you mean {near}?" if near else f"write it as in {DEFAULT_VERSION}.")
 
 
 def nearest(version: str) -> str:
-    """Return the known release that somebody may mean by v5.3.1, 5.1 or 5; nothing when there is none."""
+    """Return the known release that somebody may mean by v5.3.1, 5.1, 5 or 5.3.9; nothing when there is none."""
+    if _VERSION.fullmatch(version):
+        older = [each for each in RELEASES if version_number(each) <= version_number(version)]
+        return older[-1] if older else next(iter(RELEASES))
     match = _BEGINNING.fullmatch(version.strip())
     beginning = match.group(1) if match else version
     found = [each for each in RELEASES if f"{each}.".startswith(f"{beginning}.")]
@@ -158,8 +161,8 @@ def find_release(version: t.Optional[str], checksum: t.Optional[str]) -> Release
     if checksum is None:
         if wanted not in RELEASES:
             raise JemallocError(
-                f"version: jemalloc {wanted} is not a known release; known are {', '.join(RELEASES)}; "
-                "for another one give its checksum as well (sha256:...)."
+                f"version: jemalloc {wanted} is not a known release; did you mean {nearest(wanted)}? For another one "
+                "give its checksum as well (sha256:...)."
             )
         return RELEASES[wanted]
     return Release(wanted, digest(checksum, "checksum"))

@@ -141,7 +141,12 @@ def go_back(
         job.keeper.end(unit)
         why = restart_and_prove(job, unit, versions[unit], True, releases.prefix, timeout, proc)
         what = f"with jemalloc {versions[unit]} as before" if versions[unit] else "without the library as before"
-        told.append(f"{unit} runs again {what}" if not why else f"{unit} does not run {what} either ({why})")
+        if not why:
+            told.append(f"{unit} runs again {what}")
+        elif job.keeper.running().get(unit):
+            told.append(f"{unit} is active, but not verified {what} ({why})")
+        else:
+            told.append(f"{unit} does not run {what} either ({why})")
     return " and ".join(told) or "it is as before"
 
 

@@ -91,7 +91,7 @@ def line(text: t.Optional[str]) -> t.Optional[str]:
 def part(text: t.Optional[str]) -> t.Optional[str]:
     """Return our part of a shared file's text, without what others wrote into it; None where there is none."""
     found = _PART.search(text or "")
-    return found.string[found.start() : found.start(2)] if found else None
+    return "\n".join([*found.group(0).split("\n")[:2], _END, ""]) if found else None
 
 
 def preloaded_without(text: t.Optional[str]) -> t.Optional[str]:
@@ -115,10 +115,8 @@ def preloaded_with(text: t.Optional[str], prefix: str) -> str:
 
 
 def preloaded_restored(text: t.Optional[str], before: t.Optional[str]) -> t.Optional[str]:
-    """Return the text of /etc/ld.so.preload with our line as it was before; what others wrote since stays."""
+    """Return the text of /etc/ld.so.preload with our line as it was before; the lines of others stay."""
     rest, earlier = preloaded_without(text), line(before)
-    if rest == preloaded_without(before):
-        return before
     return f"{earlier.rstrip(':' + chr(10))}::{':' if rest is None else ''}\n{rest or ''}" if earlier else rest
 
 
@@ -146,10 +144,8 @@ def environment_with(text: t.Optional[str], part: str, prefix: str) -> str:
 
 
 def environment_restored(text: t.Optional[str], before: t.Optional[str]) -> t.Optional[str]:
-    """Return a shared file's text with our part as it was before; what others wrote since stays."""
+    """Return a shared file's text with our part as it was before; the lines of others stay."""
     rest, earlier = environment_without(text), part(before)
-    if rest == environment_without(before):
-        return before
     return environment_with(rest, earlier.split("\n")[1], "") if earlier else rest
 
 

@@ -40,6 +40,11 @@ def _loadable(value: str) -> str:
     return ":".join(entry for entry in entries if "/" not in entry or os.path.exists(entry))
 
 
+def without_diff(module: AnsibleModule, result: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    """Return a result, with its diff in diff mode only."""
+    return result if module._diff else {key: value for key, value in result.items() if key != "diff"}
+
+
 class Host:
     """The host that a module runs on. What only downloads need is loaded only for them."""
 

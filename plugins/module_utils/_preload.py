@@ -73,7 +73,7 @@ def service_text(unit: systemd.Unit, template: str, prefix: str, scopes: Scopes)
             value = environment.file_value(files.read_text(path) or "", name)
             if value is not None:
                 raise JemallocError(
-                    f"services: {path} sets {name}={value} for {unit.name} and would win over our drop-in; "
+                    f"services: {path} sets {name} for {unit.name} and would win over our drop-in; "
                     f"take that line out, or write it as Environment= in a drop-in of {unit.name}."
                 )
     ld_preload = contents.in_front(prefix, foreign_entries(unit), unit.wanted.version or "current")
@@ -216,7 +216,7 @@ def plan_restored(
 ) -> t.Tuple[t.List[Change], t.List[str]]:
     """Return the changes that restore what files held before another run, and the files that somebody changed since.
 
-    before and written are what that run returned. In files that others write too only our part is restored.
+    before and written are what that run returned. In shared files only our part is restored.
     """
     from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 
@@ -230,6 +230,8 @@ def plan_restored(
             text = contents.environment_restored(now, text)
         elif path == listed:
             text = contents.preloaded_restored(now, text)
+        elif path == places.without_path(root) and text is not None:
+            text = contents.preloaded_without(files.read_text(listed)) or ""
         if now == text:
             continue
         if path in written and undo.fingerprint(path, now, root) != written[path]:

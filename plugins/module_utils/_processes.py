@@ -135,6 +135,13 @@ def unproved(found: t.Mapping[int, t.Collection[str]], wanted: t.Optional[str]) 
     return sorted(pid for pid, installations in found.items() if set(installations) != expected)
 
 
+def count_with(wanted: t.Mapping[Member, t.Optional[str]], prefix: str, proc: str = "/proc") -> t.Dict[Member, int]:
+    """Return the number of processes of each unit that run with the installation that the unit wants."""
+    found = members({(each.unit, each.uid is not None) for each in wanted}, proc)
+    maps = {each: installations_of(found.get(each, []), prefix, proc) for each in wanted}
+    return {each: len(maps[each]) - len(unproved(maps[each], wanted[each])) for each in wanted}
+
+
 def memory(pids: t.Iterable[int], proc: str = "/proc") -> int:
     """Return the bytes of memory that processes take together, pages that they share counted once (PSS)."""
     total = 0

@@ -313,7 +313,11 @@ def go_back(
         why = f"{path} was changed in the meantime by another run, or by hand"
         return f"{why}: {undo.follow(lambda: restart(run, failed, timeout), failed)}"
     what = f"with jemalloc {release} as before" if release else "without the library as before"
-    return f"it runs again {what}" if not why else f"it does not run {what} either ({why})"
+    if not why:
+        return f"it runs again {what}"
+    if failed.shown(run).get("ActiveState") == "active":  # a restart that was refused stops nothing
+        return f"it is active, but not verified {what} ({why})"
+    return f"it does not run {what} either ({why})"
 
 
 def end_start(run: Run, service: Service) -> None:

@@ -92,10 +92,7 @@ def planned(
             activate.judge(host, changing, prefix)
         listed = restarts.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
     result = {
-        "changed": bool(changes),
-        "diff": [shown(change) for change in changes],
-        "files": [change.path for change in changes],
-        "before": {change.path: change.before for change in changes},
+        **of_changes(changes),
         "left": left,
         "foreign": foreign,
         # Read before anything changes: what cannot be read here is found out while the host is as it was.
@@ -108,10 +105,14 @@ def planned(
     return result, changes, scopes, listed
 
 
-def shown(change: changes_util.Change) -> t.Dict[str, str]:
-    """Return a change as a diff shows it."""
-    headers = {"before_header": change.path, "after_header": change.path}
-    return {**headers, "before": change.before or "", "after": change.after or ""}
+def of_changes(changes: t.Sequence[changes_util.Change]) -> t.Dict[str, t.Any]:
+    """Return what the result says of changes: of shared files only the managed part."""
+    if not changes:
+        return {"changed": False, "diff": [], "files": [], "before": {}}
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
+
+    before = {change.path: undo.managed(change.path, change.before) for change in changes}
+    return {"changed": True, "diff": undo.diff(changes), "files": list(before), "before": before}
 
 
 def running(

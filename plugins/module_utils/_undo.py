@@ -39,12 +39,33 @@ def text_at(path: str, root: str = "/") -> t.Optional[str]:
     return changes_util.standing(changes_util.Change(path, None, None, is_link(path, root)))
 
 
-def fingerprint(path: str, text: t.Optional[str], root: str = "/") -> str:
-    """Return the SHA-256 of the managed part of a file, or ABSENT; the rest of shared files is left out."""
+def managed(path: str, text: t.Optional[str], root: str = "/") -> t.Optional[str]:
+    """Return the managed part of a file's text, None where there is none: others' lines never stand in a result."""
     if path == places.login_path(root):
-        text = contents.part(text)
-    elif path == places.list_path(root):
-        text = contents.line(text)
+        return contents.part(text)
+    if path == places.list_path(root):
+        return contents.line(text)
+    if path == places.without_path(root):  # a copy of others' lines
+        return None if text is None else ""
+    return text
+
+
+def diff(changes: t.Iterable[changes_util.Change]) -> t.List[t.Dict[str, str]]:
+    """Return the managed part of changes as a diff shows it."""
+    return [
+        {
+            "before_header": change.path,
+            "after_header": change.path,
+            "before": managed(change.path, change.before) or "",
+            "after": managed(change.path, change.after) or "",
+        }
+        for change in changes
+    ]
+
+
+def fingerprint(path: str, text: t.Optional[str], root: str = "/") -> str:
+    """Return the SHA-256 of the managed part of a file, or ABSENT."""
+    text = managed(path, text, root)
     return ABSENT if text is None else hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

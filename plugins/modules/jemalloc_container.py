@@ -199,7 +199,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _files as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
-from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host, without_diff
 
 ARGUMENTS: t.Dict[str, t.Any] = {
     "containers": {"type": "list", "elements": "dict", "default": []},
@@ -246,10 +246,7 @@ def planned(
     restarted = params["restart"] and any(job.reasons for job in jobs)
     result = {
         "changed": bool(changes) or restarted,
-        "diff": [
-            {"before_header": c.path, "after_header": c.path, "before": c.before or "", "after": c.after or ""}
-            for c in changes
-        ],
+        "diff": undo.diff(changes),
         "files": [change.path for change in changes],
         "before": {change.path: change.before for change in changes if not change.link},
         "written": {c.path: undo.fingerprint(c.path, c.after) for c in changes if not c.link},
@@ -318,6 +315,7 @@ def main() -> None:
     except OSError as error:
         said = of_system(error, "this host", "nothing was changed")
         module.fail_json(msg=said, files=[], before={}, proved=[])
+    result = without_diff(module, result)
     if failures:
         module.fail_json(msg=f"{' | '.join(failures)}.", **{**result, "changed": True})
     module.exit_json(**result)

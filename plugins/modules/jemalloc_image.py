@@ -270,7 +270,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _install a
 from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, hide_credentials, of_system
-from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host, without_diff
 
 ARGUMENTS = {
     **arguments.LIBRARY,
@@ -372,7 +372,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=of_system(error, module.params["base"]))
-    module.exit_json(**result)
+    module.exit_json(**without_diff(module, result))
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _store as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils import _timer as timer
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
-from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host, without_diff
 
 ARGUMENTS: t.Dict[str, t.Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -188,7 +188,7 @@ def main() -> None:
         module.fail_json(msg=str(error), files=[])
     except OSError as error:
         module.fail_json(msg=of_system(error, "this host", "all files are as before"), files=[])
-    module.exit_json(**result)
+    module.exit_json(**without_diff(module, result))
 
 
 if __name__ == "__main__":

@@ -202,7 +202,9 @@ files:
   elements: str
   sample: [/etc/systemd/system/puma.service.d/zz-preload-jemalloc.conf]
 before:
-  description: The text of each file that changed as it was, none for one that was not there. It is for O(restore).
+  description:
+    - The text of each file that changed as it was, none for one that was not there. It is for O(restore).
+    - Of C(/etc/environment) and C(/etc/ld.so.preload) only the lines of this module, never those of others.
   returned: success
   type: dict
   sample: {/etc/systemd/system/puma.service.d/zz-preload-jemalloc.conf: null}
@@ -275,7 +277,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.preload.jemalloc.plugins.module_utils import _arguments as arguments
 from ansible_collections.preload.jemalloc.plugins.module_utils import _scoping as scoping
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
-from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
+from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host, without_diff
 
 ARGUMENTS = arguments.SCOPES
 
@@ -289,7 +291,7 @@ def main() -> None:
         module.fail_json(msg=str(error), files=[])
     except OSError as error:
         module.fail_json(msg=of_system(error, "this host", "all files are as before"), files=[])
-    module.exit_json(**result)
+    module.exit_json(**without_diff(module, result))
 
 
 if __name__ == "__main__":

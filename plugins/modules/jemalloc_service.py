@@ -120,6 +120,11 @@ proved:
   type: list
   elements: str
   sample: [puma.service]
+processes:
+  description: The number of processes of each verified service that run with what they should.
+  returned: success
+  type: dict
+  sample: {puma.service: 3}
 """
 
 import functools
@@ -129,6 +134,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
+from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -215,6 +221,15 @@ def check_files(module: AnsibleModule) -> str:
     return f"{', '.join(changed)}: {changes_util.CHANGED}; left as it is. Run the play again." if changed else ""
 
 
+def count(params: t.Mapping[str, t.Any], proved: t.Collection[str]) -> t.Dict[str, int]:
+    """Return the number of processes of each verified service that run with what they should."""
+    services = [each for each in map(service_of, params["services"]) if str(each) in proved]
+    members = {str(each): processes.Member(each.name, each.name, each.uid) for each in services}
+    wanted = {members[str(each)]: each.version for each in services}
+    counts = processes.count_with(wanted, store.check_prefix(params["prefix"]))
+    return {name: counts[member] for name, member in members.items()}
+
+
 def service_of(entry: t.Mapping[str, t.Any]) -> restarts.Service:
     """Return the service that an entry describes."""
     name = systemd.unit_name(entry["name"])
@@ -236,7 +251,8 @@ def main() -> None:
     if reason:
         module.fail_json(msg=reason, changed=is_restart, proved=proved)
     restarts_any = module.params["services"] if module.check_mode else proved
-    module.exit_json(changed=is_restart and bool(restarts_any), proved=proved)
+    counts = count(module.params, proved) if is_restart and proved else {}
+    module.exit_json(changed=is_restart and bool(restarts_any), proved=proved, processes=counts)
 
 
 if __name__ == "__main__":

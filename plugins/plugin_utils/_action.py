@@ -12,15 +12,19 @@ import re
 import typing as t
 
 from ansible import constants
+from ansible.playbook.handler import Handler
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, of_system
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 
 Result = t.Dict[str, t.Any]
 
 # A carriage return ends lines where a host is given a terminal.
 _RETURN = re.compile(r"\r(?=\n)")
+
+_ROLE = "preload.jemalloc.jemalloc"
 
 
 class Action(ActionBase):
@@ -37,12 +41,27 @@ class Action(ActionBase):
         self._variables = task_vars or {}
         self._host = str(self._variables.get("inventory_hostname", ""))
         try:
-            return self._plain({**result, **self.answer()})
+            result = {**result, **self.answer()}
         except JemallocError as error:
-            return self._plain({**result, "failed": True, "msg": str(error)})
+            result = {**result, "failed": True, "msg": str(error)}
         except OSError as error:
             msg = f"On the controller: {of_system(error, constants.DEFAULT_LOCAL_TMP)}"
-            return self._plain({**result, "failed": True, "msg": msg})
+            result = {**result, "failed": True, "msg": msg}
+        role = self._task._role
+        return self._plain(self._of_role(result) if role and role.get_name() == _ROLE else result)
+
+    def _of_role(self, result: Result) -> Result:
+        """Return the result of a task of the role: with its variables in messages, or after the line for the host."""
+        from ansible_collections.preload.jemalloc.plugins.plugin_utils import _role as role
+        from ansible_collections.preload.jemalloc.plugins.plugin_utils import _summary as summary
+
+        if result.get("failed"):
+            return {**result, "msg": role.in_variables(str(result.get("msg", "")), self.NAME)}
+        found = summary.results(self._variables, self.NAME, result)
+        is_restart = isinstance(self._task, Handler) or self.NAME != "jemalloc_service"
+        if is_restart and summary.last_module(found) == self.NAME and self._task.args.get("state") != "restored":
+            display.say(answers.line(f"{self._host}: {summary.line(found, self._task.check_mode)}"))
+        return result
 
     def answer(self) -> Result:
         """Return the result of the action."""

@@ -17,6 +17,7 @@ import binascii
 import dataclasses
 import hashlib
 import operator
+import re
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -42,6 +43,9 @@ _CONTROLS = (
     *(0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
     *range(0xD800, 0xE000),
 )
+# What a service wrote may be colored.
+_COLOR = re.compile(r"\x1b\[[0-9;]{0,32}m")
+
 _PLAIN = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
 
 _NAME = shapes.text(r"(?!\.)[A-Za-z0-9:_.\\@-]+", 255)
@@ -66,6 +70,16 @@ MISSING: t.Dict[str, shapes.Shape] = {
 }
 
 _ANY = shapes.leaf(lambda _value: True)
+_UNITS, _UID = 100_000, shapes.number(0, 1 << 32)
+
+
+def _having(expected: t.Mapping[str, shapes.Shape]) -> shapes.Shape:
+    """Return the shape of mappings with some names that the controller reads, among others."""
+    return shapes.leaf(
+        lambda value: isinstance(value, dict) and all(shape(value.get(key)) is None for key, shape in expected.items())
+    )
+
+
 _LIBRARY: t.Dict[str, shapes.Shape] = {
     "version": shapes.optional(shapes.VERSION),
     "library": shapes.optional(shapes.HOME),
@@ -82,6 +96,12 @@ RETURNS: t.Dict[str, t.Dict[str, shapes.Shape]] = {
         **_STORE,
         "packages": shapes.list_of(_LINE, 1000),
         "diff": shapes.record({"before": shapes.record(_STORE), "after": shapes.mapping_of(_LINE, _ANY, 10)}),
+    },
+    "jemalloc_preload": {"restarts": shapes.list_of(_having({"name": _NAME, "uid": shapes.optional(_UID)}), _UNITS)},
+    "jemalloc_service": {"processes": shapes.mapping_of(_LINE, shapes.number(0, 1 << 32), _UNITS)},
+    "jemalloc_container": {
+        "proved": shapes.list_of(_LINE, _UNITS),
+        "containers": shapes.list_of(_having({"name": _LINE, "reason": _LINE}), _UNITS),
     },
     "jemalloc_image": _LIBRARY,
     "jemalloc_bundle": {"version": shapes.VERSION, "sha256": shapes.SHA256, "platform": _NAME},
@@ -204,7 +224,7 @@ def _decoded(host: str, module: str, content: t.Any) -> bytes:
 
 def plain(text: str) -> str:
     """Return a text without anything that steers a terminal; line feeds and tabs stay."""
-    return text if text.isprintable() else text.translate(_PLAIN)
+    return text if text.isprintable() else _COLOR.sub("", text).translate(_PLAIN)
 
 
 def line(text: str) -> str:

@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 import typing as t
 
 from ansible import constants
@@ -24,6 +27,9 @@ FOR_PEOPLE = frozenset(
 #: Callbacks whose users want the result and nothing else, on standard error neither: a cron job would send it as mail.
 FOR_MACHINES = frozenset({"json", "jsonl", "null"})
 
+#: Seconds between two lines about work that goes on.
+INTERVAL = 15.0
+
 _DISPLAY = Display()
 
 
@@ -35,3 +41,21 @@ def say(text: str, **options: t.Any) -> None:
     callback = str(constants.DEFAULT_STDOUT_CALLBACK).rpartition(".")[2]
     if callback not in FOR_MACHINES:
         _DISPLAY.display(text, stderr=callback not in FOR_PEOPLE, **options)
+
+
+@contextlib.contextmanager
+def going_on(text: str) -> t.Iterator[None]:
+    """Print every INTERVAL while the block runs what goes on, and for how long already."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def report() -> None:
+        while not ended.wait(INTERVAL):
+            say(f"{text} ({time.monotonic() - began:.0f} s)")
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -37,8 +37,18 @@ _OF_THE_RELEASE = ("checksum", "latest", "bundle_checksum")
 #: What later tasks do not read; an address can have a password in it.
 _NOT_SHOWN = ("origins", "bundle", "cache_mirror", "checksum", "bundle_checksum", "cache_mirror_checksum")
 
+#: The options of other modules that are variables of the role, each with the variable that it comes from.
+_OTHERS = {
+    "jemalloc_service": {"timeout": "timeout"},
+    "jemalloc_container": {"containers": "containers", "timeout": "timeout"},
+    "jemalloc_metrics": {"directory": "metrics_directory", "interval": "metrics_interval"},
+}
+
+#: The modules whose messages quote what services wrote: only the beginning is their own.
+_QUOTING = ("jemalloc_service", "jemalloc_container")
+
 #: An option at the beginning of a message, or with a value in it, as in "use method: auto".
-_OPTION = re.compile(rf"(?<![\w.:/-])({'|'.join({*_INSTALLATION, *_SCOPES, 'state'})})(?=: )")
+_OPTION = r"(?<![\w.:/-])({})(?=: )"
 
 
 def options(variables: Values, given: t.Mapping[str, t.Any]) -> Values:
@@ -98,7 +108,8 @@ def next_tasks(variables: Values, result: t.Mapping[str, t.Any]) -> str:
     return "" if up_to_date else "preload"
 
 
-def in_variables(message: str) -> str:
+def in_variables(message: str, module: str = "jemalloc") -> str:
     """Return a message of a module with the variables of the role in place of its options."""
-    names = {option: variables_util.PREFIX + name for option, name in _SCOPES.items()}
-    return _OPTION.sub(lambda match: names.get(match.group(1), variables_util.PREFIX + match.group(1)), message)
+    names = {**{option: option for option in (*_INSTALLATION, "state")}, **_SCOPES, **_OTHERS.get(module, {})}
+    pattern = re.compile(("^" if module in _QUOTING else "") + _OPTION.format("|".join(names)))
+    return pattern.sub(lambda match: variables_util.PREFIX + names[match.group(1)], message)

@@ -38,6 +38,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _registered as registered
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _report as reporting
@@ -232,7 +233,7 @@ class Controller:
         patch.setattr(tempfile, "tempdir", str(self._temporary))
         patch.setattr(apt, "archive_roots", list)
         patch.setattr(downloading, "download", self._download)
-        patch.setattr(jemalloc._DISPLAY, "display", self._shown)
+        patch.setattr(display, "say", self._shown)
 
     def _download(self, url: str, *_more: t.Any) -> None:
         self.requests.append(url)

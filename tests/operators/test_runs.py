@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import re
 import typing as t
+from pathlib import Path
 
 import pytest
 
+from tests.connections.lab import unpack_collections
 from tests.operators.lab import Operator, Played
 
 APP = ("-e", '{"jemalloc_services": ["app"]}')
@@ -26,7 +28,7 @@ NO_RESTART: list[tuple[tuple[str, ...], dict[str, str]]] = [
 
 def restarted(played: Played) -> bool:
     """Whether a play restarted services, or would."""
-    return bool(re.search(r"Restart and prove\] \*+\n(changed|ok|failed)", played.output))
+    return bool(re.search(r"Restart and prove\] \*+\n(web1: .*\n)?(changed|ok|failed)", played.output))
 
 
 def test_no_restart_is_no_restart(operator: Operator) -> None:
@@ -147,6 +149,45 @@ def test_a_rollback_after_a_first_installation_says_what_helps(enabled: Operator
     done = enabled.site("-e", '{"jemalloc_services": []}', version="9.9.8")
     assert not done.failed, done.output
     assert (enabled.enabled(), enabled.mapped()) == (set(), {"app": "", "other": ""})
+
+
+def test_lines_of_others_stand_in_no_output(operator: Operator) -> None:
+    secret = "http_proxy=http://svc:S3cretPw@proxy:3128\n"
+    operator.shell(f"printf '{secret}' > /etc/environment")
+    enabled = ("-e", '{"jemalloc_enabled": true, "jemalloc_exclude": ["app"]}', "-vvv", "--diff")
+    for arguments in ((*enabled, "--check"), enabled, ("-e", "jemalloc_state=absent", "-vvv", "--diff")):
+        done = operator.site(*arguments)
+        assert not done.failed, done.output
+        assert "S3cretPw" not in done.output
+    assert operator.shell("cat /etc/environment") == secret
+    operator.shell("rm /etc/environment")
+
+
+def line(played: Played) -> str:
+    """Return the one line that the role says of a host."""
+    (found,) = re.findall(r"^web1: .*; pending: .*$", played.output, re.MULTILINE)
+    return str(found)
+
+
+def test_each_host_ends_with_one_line(operator: Operator) -> None:
+    assert line(operator.site(*APP, "--check")) == "web1: jemalloc 9.9.9; would restart app; pending: none"
+    held = operator.site(*APP, "-e", "jemalloc_restart=false")
+    assert line(held) == "web1: jemalloc 9.9.9; pending: app"
+    assert line(operator.site(*APP)) == "web1: jemalloc 9.9.9; restarted and verified app (1 process); pending: none"
+    again = operator.site(*APP)
+    assert (line(again), again.changed) == ("web1: jemalloc 9.9.9; pending: none", 0)
+    removed = operator.play("site", "-e", "jemalloc_state=absent")
+    assert line(removed) == "web1: jemalloc removed; restarted and verified app (1 process); pending: none"
+
+
+def test_a_callback_for_machines_keeps_its_output(operator: Operator, tmp_path: Path) -> None:
+    collections = unpack_collections(operator.run, tmp_path, ["ansible/posix"])
+    for arguments in (APP, ("-e", "jemalloc_state=absent")):
+        words = [word for name, value in operator.releases["9.9.9"].items() for word in ("-e", f"{name}={value}")]
+        command = ("ansible-playbook", f"--inventory={operator.inventory()}", *words, *arguments)
+        settings = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_COLLECTIONS_PATH": str(collections)}
+        output = operator.run(*command, "preload.jemalloc.site", cwd=operator.directory, **settings)
+        assert json.loads(output)["stats"]["web1"]["failures"] == 0
 
 
 REQUIRED: list[tuple[str, tuple[str, ...], str]] = [

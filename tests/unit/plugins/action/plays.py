@@ -17,6 +17,7 @@ from ansible_collections.preload.jemalloc.plugins.action import jemalloc as acti
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _apt as apt
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from tests.unit import packed
 
 MISSING = packed.missing()
@@ -39,7 +40,7 @@ class Play:
         self.groups: t.Dict[str, t.List[str]] = {"all": list(HOSTS)}
         (directory / "run").mkdir()
         monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
-        monkeypatch.setattr(action._DISPLAY, "display", lambda words, **_more: self.said.append(words))
+        monkeypatch.setattr(display, "say", lambda words, **_more: self.said.append(words))
         monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
         monkeypatch.setattr(apt, "archive_roots", list)
 

@@ -11,6 +11,7 @@ import typing as t
 from unittest import mock
 
 import pytest
+from ansible.playbook.handler import Handler
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.preload.jemalloc.plugins.action import (
@@ -22,15 +23,24 @@ from ansible_collections.preload.jemalloc.plugins.action import (
 )
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _action as base
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _answers as answers
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from tests.checkout import ROOT
+
+TASK: t.Dict[str, t.Any] = {"args": {"some": "argument"}, "check_mode": False, "delegate_to": None, "_role": None}
 
 PLAIN = [jemalloc_container, jemalloc_info, jemalloc_metrics, jemalloc_service]
 
 
-def run(module: types.ModuleType, answer: t.Any, calls: t.Optional[t.List[t.Any]] = None) -> t.Dict[str, t.Any]:
+def run(
+    module: types.ModuleType,
+    answer: t.Any,
+    calls: t.Optional[t.List[t.Any]] = None,
+    registered: t.Optional[t.Dict[str, t.Any]] = None,
+    **of_task: t.Any,
+) -> t.Dict[str, t.Any]:
     """Run an action with a module that answers so."""
     async_val = 0 if module is jemalloc_preload else 7
-    task = mock.MagicMock(args={"some": "argument"}, async_val=async_val, check_mode=False, delegate_to=None)
+    task = mock.MagicMock(**{**TASK, "async_val": async_val, **of_task})
     plugin = module.ActionModule(task, *[mock.MagicMock() for _each in range(4)], None)
 
     def execute(**keywords: t.Any) -> t.Any:
@@ -39,7 +49,7 @@ def run(module: types.ModuleType, answer: t.Any, calls: t.Optional[t.List[t.Any]
         return answer
 
     plugin._execute_module = execute
-    return dict(plugin.run(task_vars={"inventory_hostname": "web1"}))
+    return dict(plugin.run(task_vars={"inventory_hostname": "web1", **(registered or {})}))
 
 
 @pytest.mark.parametrize("module", PLAIN)
@@ -87,6 +97,45 @@ def test_what_stands_beside_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         "stderr": "\ufffd",
         "stderr_lines": ["\ufffd"],
     }
+
+
+GIVEN = {"variables": {"state": "present", "restart": True}, "version": "5.3.1", "next": "preload"}
+RESTARTS = [{"name": "puma.service", "uid": None}]
+
+
+def test_the_last_task_of_the_role_says_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: t.List[str] = []
+    monkeypatch.setattr(display, "say", said.append)
+    ours, theirs = mock.MagicMock(), mock.MagicMock()
+    ours.get_name.return_value, theirs.get_name.return_value = "preload.jemalloc.jemalloc", "acme.web.jemalloc"
+    installed = {"__jemalloc_installed": GIVEN}
+    done = {"changed": True, "restarts": []}
+    for more in ({"_role": theirs}, {"_role": ours, "args": {"state": "restored"}}):
+        run(jemalloc_preload, done, registered=installed, **more)
+    run(jemalloc_preload, {**done, "restarts": RESTARTS}, registered=installed, _role=ours)
+    assert said == []
+    run(jemalloc_preload, done, registered=installed, _role=ours)
+    assert said == ["web1: jemalloc 5.3.1; pending: none"]
+    restarting = {**installed, "__jemalloc_preloaded": {"restarts": RESTARTS}}
+    verified = {"changed": True, "processes": {"puma.service": 2}}
+    run(jemalloc_service, verified, registered=restarting, _role=ours)
+    assert len(said) == 1
+    run(jemalloc_service, verified, registered=restarting, _role=ours, spec=Handler)
+    run(jemalloc_service, {"changed": True}, registered=restarting, _role=ours, spec=Handler, check_mode=True)
+    assert said[1:] == [
+        "web1: jemalloc 5.3.1; restarted and verified puma (2 processes); pending: none",
+        "web1: jemalloc 5.3.1; would restart puma; pending: none",
+    ]
+
+
+def test_messages_of_the_role_name_its_variables() -> None:
+    role = mock.MagicMock()
+    role.get_name.return_value = "preload.jemalloc.jemalloc"
+    answer = {"failed": True, "msg": "via: only glibc reads it; use via: environment."}
+    assert run(jemalloc_preload, answer)["msg"] == answer["msg"]
+    assert run(jemalloc_preload, answer, _role=role)["msg"] == (
+        "jemalloc_enabled_via: only glibc reads it; use jemalloc_enabled_via: environment."
+    )
 
 
 def test_every_module_on_a_host_has_an_action() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
@@ -54,6 +55,19 @@ def test_check_mode_says_what_a_run_does(play: Play) -> None:
     assert (predicted["changed"], predicted["missing"], predicted["built"]) == (True, None, "5.3.1")
     assert play.run("web2", True, missing=MISSING)["changed"]
     assert play.builds() == ["web1", "web1"]
+
+
+def test_a_bundle_that_another_host_has_just_taken_from_the_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = caching.Cache.lock
+
+    def wait(cache: caching.Cache, name: str, *more: t.Any) -> t.Any:
+        if name.startswith("mirror-"):
+            cache.add(BUNDLE, "http://mirror.example", origin=caching.MIRROR)
+        return lock(cache, name, *more)
+
+    monkeypatch.setattr(caching.Cache, "lock", wait)  # the mirror itself is not there
+    assert play.run("web1", cache_mirror="http://mirror.example", cache_mirror_checksum=f"sha256:{D}")["changed"]
+    assert play.said == ["web1: installing jemalloc 5.3.1, from the mirror http://mirror.example"]
 
 
 def test_a_bundle_of_a_mirror(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +176,7 @@ def test_progress(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = action.ActionModule.__new__(action.ActionModule)
     plugin._host = "web1"
     shown: t.List[t.Any] = []
-    monkeypatch.setattr(action._DISPLAY, "display", lambda words, **more: shown.append((words, more)))
+    monkeypatch.setattr(display, "say", lambda words, **more: shown.append((words, more)))
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     progress = plugin._progress("5.3.1")

@@ -13,6 +13,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
 from tests.unit import packed
 from tests.unit.plugins.action.plays import BUNDLE, HOSTS, MISSING, Play
@@ -130,13 +131,13 @@ def test_a_host_waits_for_an_earlier_one_that_builds(play: Play, monkeypatch: py
     other = contextlib.ExitStack()
     other.enter_context(cache.lock(need.lock("web1"), "web1"))
 
-    def display(words: str, **_more: t.Any) -> None:
+    def say(words: str, **_more: t.Any) -> None:
         play.said.append(words)
         if "waiting" in words:
             cache.add(BUNDLE, "web1")
             other.close()
 
-    monkeypatch.setattr(action._DISPLAY, "display", display)
+    monkeypatch.setattr(display, "say", say)
     assert play.run("web2")["changed"]
     assert play.builds() == []
     assert play.said == [

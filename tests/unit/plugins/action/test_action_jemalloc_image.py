@@ -14,9 +14,9 @@ from unittest import mock
 import pytest
 from ansible import constants
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc as base
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_image as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from tests.unit import packed
 
 MISSING = packed.missing(libc="musl", libc_version="")
@@ -36,7 +36,7 @@ class Play:
         self.built: t.Dict[str, t.Any] = BUILT
         (directory / "run").mkdir()
         monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(directory / "run"))
-        monkeypatch.setattr(base._DISPLAY, "display", lambda words, **_more: self.said.append(words))
+        monkeypatch.setattr(display, "say", lambda words, **_more: self.said.append(words))
         monkeypatch.setattr(catalogue, "UPSTREAM_URL", "http://127.0.0.1:1/{version}")
 
     def run(self, check: bool = False, **arguments: t.Any) -> t.Dict[str, t.Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as installing
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_variables as action
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 
 
 def run(
@@ -20,6 +21,7 @@ def run(
     """Run an action with these variables; return its result and the arguments of each module call."""
     calls: t.List[t.Dict[str, t.Any]] = []
     task = mock.MagicMock(args=arguments, async_val=0, check_mode=False)
+    task._role.get_name.return_value = "preload.jemalloc.jemalloc"
     names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
     made = plugin.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
     made._templar.template = lambda value: value
@@ -28,7 +30,8 @@ def run(
         calls.append(options["module_args"])
         if options["module_args"].get("version") == "5.9.9":
             return {"failed": True, "msg": "version: jemalloc 5.9.9 is not a known release."}
-        return {"changed": False, "missing": None, "scopes": None}
+        scopes: t.Any = {"services": []} if "up_to_date" in variables else None
+        return {"changed": False, "missing": None, "scopes": scopes, "version": "5.3.1"}
 
     made._execute_module = execute
     result = dict(made.run(task_vars={"inventory_hostname": "web1", **variables}))
@@ -68,6 +71,15 @@ def test_the_role_reads_its_variables() -> None:
     assert {"from_variables", "cache"} & set(calls[0]) == set()
     _result, calls = run(installing, {"from_variables": "yes", "build": "never"})
     assert "scopes" not in calls[0]
+
+
+def test_the_role_says_a_line_for_what_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: t.List[str] = []
+    monkeypatch.setattr(display, "say", said.append)
+    run(installing, {"from_variables": True}, up_to_date=True)
+    assert said == ["web1: jemalloc 5.3.1; pending: none"]
+    run(installing, {"from_variables": True})
+    assert len(said) == 1
 
 
 def test_the_role_names_variables() -> None:

@@ -13,7 +13,6 @@ import pytest
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
-KNOWN = ", ".join(catalogue.RELEASES)
 DIGEST = "0123456789abcdef" * 4
 
 
@@ -58,11 +57,11 @@ ERRORS: t.List[t.Tuple[t.Optional[str], t.Optional[str], str]] = [
     (
         "5.9.0",
         None,
-        f"version: jemalloc 5.9.0 is not a known release; known are {KNOWN}; for another one give its checksum as well "
+        "version: jemalloc 5.9.0 is not a known release; did you mean 5.4.0? For another one give its checksum as well "
         "(sha256:...).",
     ),
     *(
-        (wrong, checksum, f"version: {wrong!r} is not the number of a jemalloc release; known are {KNOWN}.")
+        (wrong, checksum, f"version: {wrong!r} is not the number of a jemalloc release; write it as in 5.3.1.")
         for checksum in (None, f"sha256:{DIGEST}")
         for wrong in (
             "",
@@ -100,11 +99,17 @@ NEAREST = {
     "jemalloc-5.1.0": "5.1.0",
     "5.1.0.0": "5.1.0",
     "5.1.0\n": "5.1.0",
-    "5.1.9": "",
     "6": "",
     "": "",
     "stable": "",
 }
+
+
+@pytest.mark.parametrize(
+    ("unknown", "near"), [("5.3.9", "5.3.1"), ("5.10.0", "5.4.0"), ("4.0.1", "4.0.0"), ("2.2.5", "3.6.0")]
+)
+def test_the_nearest_release_of_a_number(unknown: str, near: str) -> None:
+    assert catalogue.nearest(unknown) == near
 
 
 @pytest.mark.parametrize(("wrong", "near"), NEAREST.items())

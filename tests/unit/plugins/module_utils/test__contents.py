@@ -157,6 +157,8 @@ LINE = f"{OURS}::\n"
         (f"A=1\n{PART}B=2\n", "A=1\n", "A=1\nB=2\n"),
         (f"A=1\n{PART}", f"A=1\n{OLD_PART}", f"A=1\n{OLD_PART}"),
         (f"A=1\nB=2\n{PART}", f"A=1\n{OLD_PART}", f"A=1\nB=2\n{OLD_PART}"),
+        (f"A=1\n{PART}", OLD_PART, f"A=1\n{OLD_PART}"),
+        ("", OLD_PART, OLD_PART),
         (None, None, None),
     ],
 )
@@ -172,6 +174,8 @@ def test_only_our_part_is_restored(now: t.Optional[str], before: t.Optional[str]
         (f"{LINE}/a.so\n", f"{LINE.replace('opt', 'srv')}/a.so\n", f"{LINE.replace('opt', 'srv')}/a.so\n"),
         (f"{LINE}/b.so\n", f"{LINE.replace('opt', 'srv')}/a.so\n", f"{LINE.replace('opt', 'srv')}/b.so\n"),
         (None, f"{LINE}/a.so\n", f"{LINE[:-1]}:\n"),
+        ("/a.so\n", LINE, f"{LINE}/a.so\n"),
+        ("", LINE, LINE),
     ],
 )
 def test_only_our_line_is_restored(now: t.Optional[str], before: t.Optional[str], restored: t.Optional[str]) -> None:
@@ -179,6 +183,7 @@ def test_only_our_line_is_restored(now: t.Optional[str], before: t.Optional[str]
 
 
 def test_our_part_and_our_line() -> None:
-    assert contents.part(f"A=1\n{PART}B=2\n") == PART.partition("# END")[0]
+    assert contents.part(f"A=1\n{PART}B=2\n") == PART
+    assert contents.part(PART.replace("# END", "B=2\n# END")) == contents.part(PART.partition("\n# END")[0]) == PART
     assert contents.line(f"/a.so\n{LINE}/b.so\n") == LINE
     assert contents.part(None) is contents.line(None) is contents.part("A=1\n") is contents.line("/a.so\n") is None

@@ -64,7 +64,7 @@ def test_service_text_refuses_what_would_win(root: pathlib.Path) -> None:
     with pytest.raises(JemallocError) as caught:
         preload.service_text(found, TEXTS.service, PREFIX, NOBODY)
     assert str(caught.value) == (
-        f"services: {root}/etc/default/puma.service sets LD_PRELOAD=/a.so for puma.service and would win over our "
+        f"services: {root}/etc/default/puma.service sets LD_PRELOAD for puma.service and would win over our "
         "drop-in; take that line out, or write it as Environment= in a drop-in of puma.service."
     )
 

@@ -58,7 +58,8 @@ BOTH = [service("puma.service"), service("cron.service", None)]
 
 
 def test_restart_and_prove(call: Call, log: pathlib.Path) -> None:
-    assert call(module, services=BOTH) == {"changed": True, "proved": ["puma.service", "cron.service"]}
+    both = ["puma.service", "cron.service"]
+    assert call(module, services=BOTH) == {"changed": True, "proved": both, "processes": dict.fromkeys(both, 1)}
     assert [line for line in log.read_text().splitlines() if line.startswith("restart")] == [
         "restart -- puma.service",
         "restart -- cron.service",
@@ -67,7 +68,7 @@ def test_restart_and_prove(call: Call, log: pathlib.Path) -> None:
 
 def test_only_proved(call: Call, log: pathlib.Path) -> None:
     found = call(module, services=[service("cron", "")], state="proved", memory_limit=100)
-    assert found == {"changed": False, "proved": ["cron.service"]}
+    assert found == {"changed": False, "proved": ["cron.service"], "processes": {}}
     assert "restart" not in log.read_text()
     # what is as it should be is verified, however soon the time is over
     assert call(module, services=BOTH, state="proved", timeout=0)["proved"] == ["puma.service", "cron.service"]
@@ -77,7 +78,7 @@ def test_only_proved(call: Call, log: pathlib.Path) -> None:
 
 
 def test_check_mode_only_looks(call: Call, log: pathlib.Path) -> None:
-    assert call(module, _check=True, services=BOTH) == {"changed": True, "proved": []}
+    assert call(module, _check=True, services=BOTH) == {"changed": True, "proved": [], "processes": {}}
     assert [line.split()[0] for line in log.read_text().splitlines()] == ["show"]
 
 
@@ -98,7 +99,7 @@ def test_a_user_whose_systemd_does_not_answer(
 
 @pytest.mark.parametrize("check", [True, False])
 def test_nobody(call: Call, log: pathlib.Path, check: bool) -> None:
-    assert call(module, _check=check, services=[]) == {"changed": False, "proved": []}
+    assert call(module, _check=check, services=[]) == {"changed": False, "proved": [], "processes": {}}
     assert log.read_text() == ""
 
 
@@ -109,8 +110,8 @@ def test_a_service_that_does_not_start(call: Call, root: pathlib.Path) -> None:
     found = call(module, services=[service("puma"), service("broken"), service("cron", "")], timeout=5)
     assert (found["failed"], found["changed"], found["proved"]) == (True, True, ["puma.service", "cron.service"])
     assert found["msg"] == (
-        "broken.service: it did not start: Job failed.; it does not run without the library as before either (it did "
-        "not start: Job failed.); its journal ends with: last words"
+        "broken.service: it did not start: Job failed.; it is active, but not verified without the library as before "
+        "(it did not start: Job failed.); its journal ends with: last words"
     )
     assert not drop_in.exists()
 

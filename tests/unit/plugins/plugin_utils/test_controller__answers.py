@@ -79,6 +79,21 @@ def test_what_is_refused(change: t.Dict[str, t.Any], wrong: str) -> None:
     assert refusal("jemalloc", {**DONE, **change}) == f"{wrong} is not of the form that it has to have"
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "good", "bad"),
+    [
+        ("jemalloc_preload", "restarts", [{"name": "a.service", "uid": None, "more": 1}, {"name": "b", "uid": 1}], [1]),
+        ("jemalloc_preload", "restarts", [], [{"name": "a b", "uid": None}]),
+        ("jemalloc_service", "processes", {"a.service of user 1000": 3}, {"\x1b": 3}),
+        ("jemalloc_container", "proved", ["web.service"], "web"),
+        ("jemalloc_container", "containers", [{"name": "web", "reason": ""}], [{"name": "web"}]),
+    ],
+)
+def test_what_the_line_for_a_host_is_made_of(module: str, name: str, good: t.Any, bad: t.Any) -> None:
+    assert answers.check("web1", module, {name: good}) == {name: good}
+    assert refusal(module, {name: bad}) == f"{name} is not of the form that it has to have"
+
+
 @pytest.mark.parametrize("answer", [None, [], "x", 1])
 def test_no_mapping(answer: t.Any) -> None:
     assert refusal("jemalloc", answer) == "it is no mapping"
@@ -98,6 +113,7 @@ def test_need_of() -> None:
 
 def test_plain() -> None:
     assert answers.plain("a é 漢 b") == "a é 漢 b"
+    assert answers.plain("\x1b[1;31mError\x1b[0m: \x1b[mno\x1b[31") == "Error: no\ufffd[31"
     assert (
         answers.plain("a\n\tb\r\0\x1b[2J\x9b\x7f\u202e\u2028\ud800c")
         == "a\n\tb\ufffd\ufffd\ufffd[2J" + "\ufffd" * 5 + "c"

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 import typing as t
 from unittest import mock
 
@@ -36,6 +38,22 @@ def test_machines_get_the_result_only(monkeypatch: pytest.MonkeyPatch, callback:
 @pytest.mark.parametrize("callback", ["acme.tools.pretty", "tree", ""])
 def test_a_callback_that_is_not_known_keeps_standard_output(monkeypatch: pytest.MonkeyPatch, callback: str) -> None:
     assert said(monkeypatch, callback) == [mock.call("one", stderr=True)]
+
+
+def test_what_goes_on_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(display, "say", lines.append)
+    with display.going_on("web1: building"):
+        pass
+    assert lines == []
+    monkeypatch.setattr(display, "INTERVAL", 0.01)
+    with contextlib.suppress(KeyError), display.going_on("web1: building"):
+        while len(lines) < 2:
+            time.sleep(0.01)
+        raise KeyError
+    count = len(lines)
+    time.sleep(0.05)
+    assert lines == ["web1: building (0 s)"] * count
 
 
 def test_no_callback_is_for_both() -> None:

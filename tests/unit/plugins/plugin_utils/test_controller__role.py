@@ -127,6 +127,24 @@ def test_messages_name_variables(message: str, expected: str) -> None:
     assert role.in_variables(message) == expected
 
 
+@pytest.mark.parametrize(
+    ("module", "message", "expected"),
+    [
+        (
+            "jemalloc_preload",
+            "services: app wants 5.1.0, but with via: ld_so_preload",
+            "jemalloc_services: app wants 5.1.0, but with jemalloc_enabled_via: ld_so_preload",
+        ),
+        ("jemalloc_metrics", "directory: /x is not there.", "jemalloc_metrics_directory: /x is not there."),
+        ("jemalloc_preload", "directory: /x is not there.", "directory: /x is not there."),
+        ("jemalloc_container", "containers: web: none", "jemalloc_containers: web: none"),
+        ("jemalloc_service", "services: puma: it says host: x", "jemalloc_services: puma: it says host: x"),
+    ],
+)
+def test_messages_of_each_module_name_variables(module: str, message: str, expected: str) -> None:
+    assert role.in_variables(message, module) == expected
+
+
 def test_defaults_of_the_role_are_those_that_are_documented() -> None:
     defaults = yaml.safe_load((ROOT / "roles/jemalloc/defaults/main.yml").read_text(encoding="utf-8"))
     assert defaults == {name: each["default"] for name, each in variables.ROLE.items() if "default" in each}

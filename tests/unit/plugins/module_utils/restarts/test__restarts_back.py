@@ -86,14 +86,25 @@ def test_a_start_that_hangs_is_ended(
     assert [call for call in fake.calls if "stop" in call or "kill" in call] == [stop, kill][:ends]
 
 
-def test_a_service_that_was_broken_before_too(use: t.Callable[..., Fake], prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("refuses", "told"),
+    [
+        (False, "it does not run with jemalloc 5.1.0 as before either"),
+        (True, "it is active, but not verified with jemalloc 5.1.0 as before"),
+    ],
+)
+def test_a_service_that_was_broken_before_too(
+    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch, refuses: bool, told: str
+) -> None:
     fake = use("5.1.0", "5.3.1")
     drop_in(prefix)
     fake.start("puma.service", "5.1.0")
     fake.restarted = (1, "")
+    if refuses:
+        monkeypatch.setattr(fake, "_restart", lambda _unit: (1, ""))
     _proved, failures = restarts.restart_and_prove(fake, [PUMA], prefix, 1)
     assert [str(failure) for failure in failures] == [
-        "puma.service: it did not start: 1; it does not run with jemalloc 5.1.0 as before either (it did not start: 1)"
+        f"puma.service: it did not start: 1; {told} (it did not start: 1)"
     ]
 
 

@@ -42,6 +42,9 @@ def test_fingerprints(root: pathlib.Path) -> None:
     assert undo.fingerprint(listed, f"{ours}/theirs.so\n") == undo.fingerprint(listed, f"/other.so\n{ours}")
     part = "# BEGIN preload.jemalloc\nLD_PRELOAD=/x\n{}# END preload.jemalloc\n"
     assert undo.fingerprint(login, "A=1\n" + part.format("")) == undo.fingerprint(login, part.format("B=2\n"))
+    assert undo.managed(login, f"A=1\n{part.format('B=2' + chr(10))}") == part.format("")
+    without = places.without_path()
+    assert (undo.managed(without, "/theirs.so\n"), undo.managed(without, None)) == ("", None)
     assert undo.fingerprint(login, part.format("")) != undo.fingerprint(login, part.format("").replace("/x", "/y"))
 
 

@@ -19,7 +19,6 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _store as 
 from ansible_collections.preload.jemalloc.plugins.modules import jemalloc as module
 from tests.unit.plugins.modules.jemalloc.conftest import wrong
 
-KNOWN = ", ".join(catalogue.RELEASES)
 Call = t.Callable[..., t.Dict[str, t.Any]]
 Install = t.Callable[..., None]
 Tarball = t.Callable[[str], t.Tuple[str, str]]
@@ -29,8 +28,8 @@ Tarball = t.Callable[[str], t.Tuple[str, str]]
 ARGUMENTS: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
     (
         {"version": "5.9.0"},
-        f"version: jemalloc 5.9.0 is not a known release; known are {KNOWN}; for another one give its checksum as "
-        "well (sha256:...).",
+        "version: jemalloc 5.9.0 is not a known release; did you mean 5.4.0? For another one give its checksum as well "
+        "(sha256:...).",
     ),
     ({"keep": -1}, "keep: -1 is negative; it is the number of other installations that stay."),
     (
@@ -48,7 +47,7 @@ ARGUMENTS: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
     ),
     (
         {"state": "absent", "version": "../9.9.9"},
-        f"version: '../9.9.9' is not the number of a jemalloc release; known are {KNOWN}.",
+        "version: '../9.9.9' is not the number of a jemalloc release; write it as in 5.3.1.",
     ),
     (
         {"version": "latest"},

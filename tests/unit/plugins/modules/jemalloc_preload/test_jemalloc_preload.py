@@ -17,6 +17,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as c
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
 Snapshot = t.Callable[[pathlib.Path], t.Dict[str, t.Any]]
@@ -70,8 +71,9 @@ def test_check_mode_predicts_the_real_run_and_a_second_one_changes_nothing(
         path = pathlib.Path(part["before_header"])
         assert part["after_header"] == part["before_header"]
         content = before.get(str(path), (0, ""))[1]
-        assert part["before"] == (content if isinstance(content, str) else content.decode())
-        assert part["after"] == (os.readlink(str(path)) if path.is_symlink() else files.read_text(str(path)) or "")
+        old = content if isinstance(content, str) else content.decode()
+        new = os.readlink(str(path)) if path.is_symlink() else files.read_text(str(path)) or ""
+        assert (part["before"], part["after"]) == tuple(undo.managed(str(path), text) or "" for text in (old, new))
     between = snapshot(root)
     for check in (True, False):
         again = scopes(_check=check, **wanted)
