@@ -98,6 +98,8 @@ def planned(
         "before": {change.path: change.before for change in changes},
         "left": left,
         "foreign": foreign,
+        "named": [unit.name for unit in (*scopes.units, *scopes.excluded)],
+        "removed": removed(changes) if params["state"] == "present" else [],
         # Read before anything changes: what cannot be read here is found out while the host is as it was.
         **running(host, listed, prefix, changes, params["rebuilt"] if check else None),
     }
@@ -106,6 +108,12 @@ def planned(
     if left:
         host.warn(f"{', '.join(left)}: {changes_util.CHANGED}; left as it is.")
     return result, changes, scopes, listed
+
+
+def removed(changes: t.Sequence[changes_util.Change]) -> t.List[str]:
+    """Return the services whose drop-in goes."""
+    gone = [change.path for change in changes if change.after is None and change.path.endswith(changes_util.DROP_IN)]
+    return [unit for unit in map(places.unit_of_drop_in, gone) if unit.endswith(".service")]
 
 
 def shown(change: changes_util.Change) -> t.Dict[str, str]:
@@ -144,9 +152,9 @@ def fingerprints(listed: t.Iterable[restarts.Listed], changes: t.Iterable[change
 
 def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> preload.Scopes:
     """Return the scopes that the parameters describe; what cannot be done is an error here, before anything changes."""
-    unset = [name for name in preload.SCOPES if params[name] is None]
-    present = preload.present_via() if {"host", "exclude"} & set(unset) else None
-    via = present if "host" in unset else params["via"] if params["host"] else None
+    kept = kept_scopes(params)
+    present = preload.present_via() if {"host", "exclude"} & set(kept) else None
+    via = present if "host" in kept else wanted_via(params, present)
     services = systemd.wanted_services(params["services"] or [])
     units = systemd.units(host.run, services)
     excluded, commands = kept_out(host, params["exclude"] or [])
@@ -154,13 +162,13 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     if both:
         raise JemallocError(f"exclude: {', '.join(sorted(both))} is in services too; take it off one of the lists.")
     current, releases = installed(params, check, prefix, [each.version for each in services if each.version])
-    if "exclude" in unset and via != present:
-        excluded = still_excluded(host, units)
-    scopes = preload.Scopes(via, units, excluded, commands, current, releases, unset)
+    if "exclude" in kept and via != present:
+        excluded += still_excluded(host, [*units, *excluded])
+    scopes = preload.Scopes(via, units, excluded, commands, current, releases, kept)
     if via == "ld_so_preload":
         check_list(scopes, prefix)
-        kept = places.present_commands() if "exclude" in unset and via != present else []
-        check_commands(host.run, [*commands, *map(os.path.basename, kept)])
+        present_commands = places.present_commands() if "exclude" in kept and via != present else []
+        check_commands(host.run, {*commands, *map(os.path.basename, present_commands)})
     elif via and not systemd.is_running():
         host.warn(
             "systemd is not the init of this host: logins, ssh and cron preload the library as far as they use PAM; "
@@ -170,10 +178,22 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     return scopes
 
 
-def still_excluded(host: Host, enabled: t.Sequence[systemd.Unit]) -> t.List[systemd.Unit]:
-    """Return the services that the host excludes, without those that are enabled now: their drop-ins depend on via."""
+def kept_scopes(params: Params) -> t.List[str]:
+    """Return the scopes that keep what the host has of them: they are not set, or purge is false and they only add."""
+    adds = () if params["purge"] else ("services", "exclude", *(() if params["host"] else ("host",)))
+    return [name for name in preload.SCOPES if params[name] is None or name in adds]
+
+
+def wanted_via(params: Params, present: t.Optional[str]) -> t.Optional[str]:
+    """Return how the whole host is to preload the library; with purge: false never for fewer processes than now."""
+    widest = present == "ld_so_preload" and not params["purge"]
+    return present if widest else params["via"] if params["host"] else None
+
+
+def still_excluded(host: Host, named: t.Sequence[systemd.Unit]) -> t.List[systemd.Unit]:
+    """Return the services that the host excludes, without those that are named now: their drop-ins depend on via."""
     names = [places.unit_of_drop_in(path) for path in preload.present("exclude") if not places.is_user_drop_in(path)]
-    others = [name for name in names if name not in {unit.name for unit in enabled}]
+    others = [name for name in names if name not in {unit.name for unit in named}]
     return [unit for name in others for unit in service(host, name)]
 
 
@@ -182,7 +202,7 @@ def check_list(scopes: preload.Scopes, prefix: str) -> None:
     if platform.libc() != "glibc":
         raise JemallocError("via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment.")
     releases = {unit.name: scopes.release(unit) for unit in scopes.units}
-    if "services" in scopes.unset:
+    if "services" in scopes.kept:
         listed = restarts.by_files([], prefix, scopes.current)
         releases = {**{each.unit: each.version for each in listed if each.version}, **releases}
     for name, release in releases.items():

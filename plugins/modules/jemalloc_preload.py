@@ -77,6 +77,15 @@ options:
         O(services) and an earlier O(exclude) name is enabled.
     type: list
     elements: str
+  purge:
+    description:
+      - Whether a scope whose option is set loses what the option does not name.
+      - If V(false), O(services) and O(exclude) add to what the host has, V(false) for O(host) changes nothing, and
+        O(via) never goes back from V(ld_so_preload).
+      - If V(true), a warning names the services that an earlier task of the same run named and this one takes away.
+      - Ignored unless O(state=present).
+    type: bool
+    default: true
   state:
     description:
       - With V(absent) every file of this module goes, whatever O(host) and O(services) say.
@@ -188,6 +197,11 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_preload:
     services: []
 
+- name: Enable jemalloc for another service, leave the others as they are
+  preload.jemalloc.jemalloc_preload:
+    services: [puma]
+    purge: false
+
 - name: Take every scope away
   preload.jemalloc.jemalloc_preload:
     state: absent
@@ -260,6 +274,18 @@ services:
   type: list
   elements: dict
   sample: [{name: puma.service, version: 5.3.1, uid: null, unit: puma.service}]
+named:
+  description: The services that are enabled or excluded by name.
+  returned: success
+  type: list
+  elements: str
+  sample: [puma.service]
+removed:
+  description: The services that O(services) and O(exclude) do not name any more, and that lose their drop-in.
+  returned: success
+  type: list
+  elements: str
+  sample: [sidekiq.service]
 foreign:
   description: Files with the name of one of ours that somebody else made, and that were left alone.
   returned: success

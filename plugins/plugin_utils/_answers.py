@@ -66,6 +66,11 @@ MISSING: t.Dict[str, shapes.Shape] = {
 }
 
 _ANY = shapes.leaf(lambda _value: True)
+_NAMES = shapes.list_of(_NAME, 100_000)
+_SCOPES: t.Dict[str, shapes.Shape] = {"named": _NAMES, "removed": _NAMES}
+_SCOPED = shapes.leaf(
+    lambda value: isinstance(value, dict) and all(shape(value.get(name, [])) is None for name, shape in _SCOPES.items())
+)
 _LIBRARY: t.Dict[str, shapes.Shape] = {
     "version": shapes.optional(shapes.VERSION),
     "library": shapes.optional(shapes.HOME),
@@ -81,8 +86,10 @@ RETURNS: t.Dict[str, t.Dict[str, shapes.Shape]] = {
         **_LIBRARY,
         **_STORE,
         "packages": shapes.list_of(_LINE, 1000),
+        "scopes": shapes.optional(_SCOPED),
         "diff": shapes.record({"before": shapes.record(_STORE), "after": shapes.mapping_of(_LINE, _ANY, 10)}),
     },
+    "jemalloc_preload": _SCOPES,
     "jemalloc_image": _LIBRARY,
     "jemalloc_bundle": {"version": shapes.VERSION, "sha256": shapes.SHA256, "platform": _NAME},
     "jemalloc_profile": {

@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import pathlib
 import typing as t
 from unittest import mock
 
 import pytest
+from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as installing
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_variables as action
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _named as named
 
 
 def run(
-    plugin: t.Any, arguments: t.Dict[str, t.Any], **variables: t.Any
+    plugin: t.Any, arguments: t.Dict[str, t.Any], scopes: t.Any = None, **variables: t.Any
 ) -> t.Tuple[t.Dict[str, t.Any], t.List[t.Dict[str, t.Any]]]:
     """Run an action with these variables; return its result and the arguments of each module call."""
     calls: t.List[t.Dict[str, t.Any]] = []
-    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False)
+    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False, delegate_to=None)
     names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
     made = plugin.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
     made._templar.template = lambda value: value
@@ -28,7 +31,7 @@ def run(
         calls.append(options["module_args"])
         if options["module_args"].get("version") == "5.9.9":
             return {"failed": True, "msg": "version: jemalloc 5.9.9 is not a known release."}
-        return {"changed": False, "missing": None, "scopes": None}
+        return {"changed": False, "missing": None, "scopes": scopes}
 
     made._execute_module = execute
     result = dict(made.run(task_vars={"inventory_hostname": "web1", **variables}))
@@ -68,6 +71,18 @@ def test_the_role_reads_its_variables() -> None:
     assert {"from_variables", "cache"} & set(calls[0]) == set()
     _result, calls = run(installing, {"from_variables": "yes", "build": "never"})
     assert "scopes" not in calls[0]
+
+
+def test_what_the_role_finds_up_to_date_counts_as_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    found = {"named": ["puma.service"], "removed": []}
+    result, _calls = run(installing, {"from_variables": True}, found, jemalloc_services="puma")
+    assert result["next"] == ""
+    assert named.warnings(str(tmp_path), "web1", {"removed": ["puma.service"]})
+    result, _calls = run(installing, {"from_variables": True}, {"named": [1]})
+    assert "scopes is not of the form" in result["msg"]
 
 
 def test_the_role_names_variables() -> None:
