@@ -33,6 +33,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _places as
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.module_utils import _strays as strays
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from tests.checkout import ROOT
 
@@ -237,7 +238,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     service.write_text('#!/bin/sh\nfor word; do case $word in -*) shift ;; *) break ;; esac; done\nexec "$@"\n')
     service.chmod(0o755)
     monkeypatch.setenv("PATH", f"{service.parent}:{os.environ['PATH']}")
-    for function in (restarts.running, restarts.releases_before, restarts.prove, restarts.prove_health, info.gather):
+    functions = (restarts.running, restarts.releases_before, restarts.prove, restarts.prove_health)
+    for function in (*functions, info.gather, strays.find):
         defaults = [str(top / "proc") if value == "/proc" else value for value in function.__defaults__ or ()]
         monkeypatch.setattr(function, "__defaults__", tuple(defaults))
     is_running = systemd.is_running

@@ -20,6 +20,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _platform 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _strays as strays_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -91,6 +92,8 @@ def planned(
 
             activate.judge(host, changing, prefix)
         listed = restarts.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
+    strays, remaining = unasked(params, host, listed, prefix, changes)
+    listed += strays
     result = {
         "changed": bool(changes),
         "diff": [shown(change) for change in changes],
@@ -100,6 +103,7 @@ def planned(
         "foreign": foreign,
         "named": [unit.name for unit in (*scopes.units, *scopes.excluded)],
         "removed": removed(changes) if params["state"] == "present" else [],
+        "remaining": [each._asdict() for each in remaining],
         # Read before anything changes: what cannot be read here is found out while the host is as it was.
         **running(host, listed, prefix, changes, params["rebuilt"] if check else None),
     }
@@ -108,6 +112,30 @@ def planned(
     if left:
         host.warn(f"{', '.join(left)}: {changes_util.CHANGED}; left as it is.")
     return result, changes, scopes, listed
+
+
+def unasked(
+    params: Params,
+    host: Host,
+    listed: t.Sequence[restarts.Listed],
+    prefix: str,
+    changes: t.Sequence[changes_util.Change],
+) -> t.Tuple[t.List[restarts.Listed], t.List[strays_util.Stray]]:
+    """Return the services to restart because they run with the library unasked, and what is left to the operator.
+
+    The latter only where everything goes: whatever starts a program afterwards looks for the library in vain.
+    """
+    run = managers.asking_once(host.run, host.warn)
+    known = {(each.unit, each.user) for each in listed}
+    found = strays_util.find(run, known, prefix, changes, everything=params["state"] == "absent")
+    services = {restarts.Listed(each.unit, each.uid is not None, None) for each in found if not each.why}
+    remaining = [each for each in found if each.why]
+    if remaining:
+        host.warn(
+            f"Not restarted, and still with jemalloc: {', '.join(map(str, remaining))}. When the library is gone, "
+            "programs that they start print ERROR: ld.so. Restart or end them, or reboot."
+        )
+    return sorted(services), remaining
 
 
 def removed(changes: t.Sequence[changes_util.Change]) -> t.List[str]:

@@ -236,7 +236,7 @@ left:
 restarts:
   description:
     - The running services whose processes do not map what they should, each as M(preload.jemalloc.jemalloc_service)
-      takes it.
+      takes it. Those that map the library although no scope wants that any more are among them.
   returned: success
   type: list
   elements: dict
@@ -286,6 +286,29 @@ removed:
   type: list
   elements: str
   sample: [sidekiq.service]
+remaining:
+  description:
+    - With O(state=absent), what still runs with the library or has it in its E(LD_PRELOAD), and is not restarted by
+      this collection. A warning names each. In other states it is empty.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    unit:
+      description: The unit, empty for processes of none.
+      type: str
+      sample: session-3.scope
+    uid:
+      description: The user, by number, whose own systemd runs it, none for the host's.
+      type: int
+    count:
+      description: How many of its processes do.
+      type: int
+      sample: 2
+    why:
+      description: Why it is not restarted.
+      type: str
+      sample: it is no service
 foreign:
   description: Files with the name of one of ours that somebody else made, and that were left alone.
   returned: success
