@@ -56,12 +56,12 @@ class Stray(t.NamedTuple):
 
     unit: str
     uid: t.Optional[int]
-    count: int
+    processes: int
     why: str
 
     def __str__(self) -> str:
         user = "" if self.uid is None else f" of user {self.uid}"
-        what = f"{self.count} {'process' if self.count == 1 else 'processes'}"
+        what = f"{self.processes} {'process' if self.processes == 1 else 'processes'}"
         return f"{self.unit or 'no unit'}{user} ({what}; {self.why})"
 
 

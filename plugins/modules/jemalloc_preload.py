@@ -301,7 +301,7 @@ remaining:
     uid:
       description: The user, by number, whose own systemd runs it, none for the host's.
       type: int
-    count:
+    processes:
       description: How many of its processes do.
       type: int
       sample: 2

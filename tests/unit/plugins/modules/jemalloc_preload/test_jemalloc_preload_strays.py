@@ -56,7 +56,7 @@ def test_what_is_left_to_the_operator(
     (root / "proc/100/cgroup").write_text("0::/user.slice/user-1000.slice/session-3.scope\n")
     assert scopes()["remaining"] == []
     assert warnings == []
-    expected = [{"unit": "session-3.scope", "uid": None, "count": 1, "why": "it is no service"}]
+    expected = [{"unit": "session-3.scope", "uid": None, "processes": 1, "why": "it is no service"}]
     for check in (True, False):
         found = scopes(_check=check, state="absent")
         assert (found["remaining"], found["restarts"]) == (expected, [])
