@@ -85,12 +85,7 @@ def planned(
         present = params["state"] == "present"
         scopes = wanted_scopes(params, host, prefix, check) if present else scopes
         changes, foreign = preload.plan(scopes, rendered(params["texts"]) if present else None, prefix)
-        paths = {change.path for change in changes}
-        changing = [unit for unit in scopes.units if places.drop_in_path(unit.name, unit.user) in paths]
-        if changing:
-            from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
-
-            activate.judge(host, changing, prefix)
+        judge(host, scopes, changes, prefix)
         listed = restarts.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
     strays, remaining = unasked(params, host, listed, prefix, changes)
     listed += strays
@@ -101,9 +96,8 @@ def planned(
         "before": {change.path: change.before for change in changes},
         "left": left,
         "foreign": foreign,
-        "named": [unit.name for unit in (*scopes.units, *scopes.excluded)],
-        "removed": removed(changes) if params["state"] == "present" else [],
         "remaining": [each._asdict() for each in remaining],
+        **named(params, scopes, changes),
         # Read before anything changes: what cannot be read here is found out while the host is as it was.
         **running(host, listed, prefix, changes, params["rebuilt"] if check else None),
     }
@@ -112,6 +106,16 @@ def planned(
     if left:
         host.warn(f"{', '.join(left)}: {changes_util.CHANGED}; left as it is.")
     return result, changes, scopes, listed
+
+
+def judge(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change], prefix: str) -> None:
+    """Refuse services that cannot preload, of those whose drop-in changes."""
+    paths = {change.path for change in changes}
+    changing = [unit for unit in scopes.units if places.drop_in_path(unit.name, unit.user) in paths]
+    if changing:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
+
+        activate.judge(host, changing, prefix)
 
 
 def unasked(
@@ -138,10 +142,14 @@ def unasked(
     return sorted(services), remaining
 
 
-def removed(changes: t.Sequence[changes_util.Change]) -> t.List[str]:
-    """Return the services whose drop-in goes."""
+def named(params: Params, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change]) -> t.Dict[str, t.List[str]]:
+    """Return the services that lists name, and those that lose their drop-in because no list names them any more."""
     gone = [change.path for change in changes if change.after is None and change.path.endswith(changes_util.DROP_IN)]
-    return [unit for unit in map(places.unit_of_drop_in, gone) if unit.endswith(".service")]
+    units = [places.unit_of_drop_in(path) for path in gone if params["state"] == "present"]
+    return {
+        "named": [unit.name for unit in (*scopes.units, *scopes.excluded)],
+        "removed": [unit for unit in units if unit.endswith(".service")],
+    }
 
 
 def shown(change: changes_util.Change) -> t.Dict[str, str]:
