@@ -34,6 +34,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.module_utils import _strays as strays
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from tests.checkout import ROOT
 
@@ -239,7 +240,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     service.chmod(0o755)
     monkeypatch.setenv("PATH", f"{service.parent}:{os.environ['PATH']}")
     readers = (restarts.running, restarts.releases_before, restarts.prove, restarts.prove_health)
-    for function in (*readers, processes.count_with, info.gather):
+    for function in (*readers, processes.count_with, info.gather, strays.find):
         defaults = [str(top / "proc") if value == "/proc" else value for value in function.__defaults__ or ()]
         monkeypatch.setattr(function, "__defaults__", tuple(defaults))
     is_running = systemd.is_running

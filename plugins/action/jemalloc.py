@@ -30,6 +30,7 @@ from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download 
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _fleet as fleet
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _latest as latest
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _named as named
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _role as role
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _variables as variables_util
@@ -101,7 +102,11 @@ class ActionModule(base.Action):
             result = {**self._answer(arguments), **found}
         except JemallocError as error:
             return {**found, "failed": True, "msg": str(error)}
-        return result if result.get("failed") else {**result, "next": role.next_tasks(variables, result)}
+        if result.get("failed"):
+            return result
+        if result.get("scopes"):  # they are as wanted, so that no task of jemalloc_preload comes
+            named.warnings(constants.DEFAULT_LOCAL_TMP, self._builder, result["scopes"])
+        return {**result, "next": role.next_tasks(variables, result)}
 
     def _answer(self, given: Result) -> Result:
         """Return the result for arguments."""

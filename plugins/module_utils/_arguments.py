@@ -68,6 +68,7 @@ SCOPES: t.Dict[str, t.Dict[str, t.Any]] = {
     "via": {"type": "str", "choices": ["environment", "ld_so_preload"], "default": "environment"},
     "services": {"type": "list", "elements": "raw"},
     "exclude": {"type": "list", "elements": "str"},
+    "purge": {"type": "bool", "default": True},
     "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
     "restore": {"type": "dict", "default": {}},
     "written": {"type": "dict", "default": {}},

@@ -66,16 +66,20 @@ def check_override(path: str) -> None:
             )
 
 
-def text(prefix: str, services: t.Mapping[str, t.Mapping[str, str]]) -> t.Optional[str]:
-    """Return the override file for services, each with its variables; None for no service."""
-    if not services:
-        return None
-    lines = ["services:"]
-    for name, variables in sorted(services.items()):
-        lines += [f"  {json.dumps(name)}:", "    volumes:", f"      - {json.dumps(f'{prefix}:{prefix}:ro')}"]
-        lines += ["    environment:"]
-        lines += [f"      {key}: {json.dumps(value.replace('$', '$$'))}" for key, value in variables.items()]
-    return container.HEADER + "".join(f"{line}\n" for line in lines)
+def text(
+    prefix: str, services: t.Mapping[str, t.Mapping[str, str]], kept: t.Optional[t.Mapping[str, str]] = None
+) -> t.Optional[str]:
+    """Return the override file for services, each with its variables; None for no service.
+
+    kept has the settings of services that stay as they are unless they are among the others.
+    """
+    settings = dict(kept or {})
+    for name, variables in services.items():
+        lines = ["volumes:", f"  - {json.dumps(f'{prefix}:{prefix}:ro')}", "environment:"]
+        lines += [f"  {key}: {json.dumps(value.replace('$', '$$'))}" for key, value in variables.items()]
+        settings[name] = "".join(f"    {line}\n" for line in lines)
+    parts = [f"  {json.dumps(name)}:\n{lines}" for name, lines in sorted(settings.items())]
+    return f"{container.HEADER}services:\n{''.join(parts)}" if parts else None
 
 
 def services_in(override: t.Optional[str]) -> t.Dict[str, str]:

@@ -40,10 +40,12 @@ class Planner:
         pull: bool,
         rebuilt: t.Optional[str] = None,
         restore: t.Optional[t.Mapping[str, t.Optional[str]]] = None,
+        adds: bool = False,
         proc: str = "/proc",
     ) -> None:
         self._host = host
         self._restore = restore
+        self._adds = adds
         self._releases = releases
         self._pull = pull
         self._rebuilt = rebuilt
@@ -83,7 +85,7 @@ class Planner:
         """Return what is to happen to a quadlet; one whose own file is gone cannot be restarted."""
         path, fittings = container_files.drop_in_path(name), []
         before = files.read_text(path)
-        after = None if self._restore is None else self._restore.get(path, before)
+        after = before if self._adds else None if self._restore is None else self._restore.get(path, before)
         if wanted and quadlet:
             image_name = quadlet.image()
             image, engine = self._image(image_name, wanted), Engine(self._host.run, "podman")
@@ -142,7 +144,7 @@ class Planner:
             image = project.engine.image(sample.image, f"containers: {each}") or Image("", "")
             services[each.service] = releases.variables(each, sample.environment.get("LD_PRELOAD", ""))
             fittings.append(self._fitting(each, project.engine, image, next(iter(image.names), sample.image[:12])))
-        after = compose.text(releases.prefix, services)
+        after = compose.text(releases.prefix, services, compose.services_in(before) if self._adds else None)
         if self._restore is not None:
             after = self._restore.get(override, before)
         record = container_files.record_path(override)

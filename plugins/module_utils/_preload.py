@@ -26,7 +26,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._errors import Je
 #: The ways to preload for the whole host: the environment that systemd and PAM give, or the dynamic linker's own list.
 VIA = ("environment", "ld_so_preload")
 
-#: The scopes that stay as the host has them when their option is not set.
+#: The scopes that stay as the host has them when their option is not set, or adds to them only.
 SCOPES = ("host", "services", "exclude")
 
 
@@ -45,8 +45,8 @@ class Scopes:
     """Who is to preload: the host (by one of VIA, None: not at all) and services; and who is kept out.
 
     releases has what is current and what services ask for, each with the options of its build, None where they are not
-    known. commands has the names of commands that are kept out, each with the program that it stands for. unset has
-    those of SCOPES that stay as the host has them.
+    known. commands has the names of commands that are kept out, each with the program that it stands for. kept has
+    those of SCOPES that keep what the host has of them.
     """
 
     host: t.Optional[str] = None
@@ -55,7 +55,7 @@ class Scopes:
     commands: t.Mapping[str, str] = field(default_factory=dict)
     current: str = ""
     releases: t.Mapping[str, t.Optional[t.Mapping[str, t.Any]]] = field(default_factory=dict)
-    unset: t.Collection[str] = ()
+    kept: t.Collection[str] = ()
 
     def release(self, unit: systemd.Unit) -> str:
         """Return the release that a service is to preload."""
@@ -121,7 +121,7 @@ def plan(
     """
     wanted = _without_us(root)
     if texts:
-        wanted.update(_unset(scopes.unset, root))
+        wanted.update(_kept(scopes.kept, root))
         wanted.update(_of_services(scopes, texts, prefix, root))
         wanted.update(_of_host(scopes, texts, prefix, root))
     profile, foreign = places.profile_path(root), []
@@ -151,12 +151,12 @@ def _without_us(root: str) -> t.Dict[str, t.Optional[str]]:
     }
 
 
-def _unset(unset: t.Collection[str], root: str) -> t.Dict[str, t.Optional[str]]:
-    """Return the files of scopes that stay as the host has them, each with its present text."""
-    paths = [path for kind in ("services", "exclude") if kind in unset for path in present(kind, root)]
-    if "exclude" in unset:
+def _kept(kept: t.Collection[str], root: str) -> t.Dict[str, t.Optional[str]]:
+    """Return the files of scopes that keep what the host has of them, each with its present text."""
+    paths = [path for kind in ("services", "exclude") if kind in kept for path in present(kind, root)]
+    if "exclude" in kept:
         paths += places.present_commands(root)
-    if "host" in unset:
+    if "host" in kept:
         paths += [places.manager_path(root), places.login_path(root), places.without_path(root), places.list_path(root)]
     return {path: files.read_text(path) for path in paths}
 
@@ -194,7 +194,7 @@ def _of_host(scopes: Scopes, texts: Texts, prefix: str, root: str) -> t.Dict[str
     """Return what the files for more than one service are to hold, with the whole host as a scope or without."""
     enabled = "true" if scopes.host == "environment" else ""
     wanted = {places.profile_path(root): texts.profile.replace(contents.ENABLED, enabled)}
-    if "host" in scopes.unset:
+    if "host" in scopes.kept:
         return wanted
     if scopes.host == "environment":
         if systemd.is_running(root):

@@ -20,6 +20,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _platform 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from ansible_collections.preload.jemalloc.plugins.module_utils import _strays as strays_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -84,17 +85,16 @@ def planned(
         present = params["state"] == "present"
         scopes = wanted_scopes(params, host, prefix, check) if present else scopes
         changes, foreign = preload.plan(scopes, rendered(params["texts"]) if present else None, prefix)
-        paths = {change.path for change in changes}
-        changing = [unit for unit in scopes.units if places.drop_in_path(unit.name, unit.user) in paths]
-        if changing:
-            from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
-
-            activate.judge(host, changing, prefix)
+        judge(host, scopes, changes, prefix)
         listed = restarts.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
+    strays, remaining = unasked(params, host, listed, prefix, changes)
+    listed += strays
     result = {
         **of_changes(changes),
         "left": left,
         "foreign": foreign,
+        "remaining": [each._asdict() for each in remaining],
+        **named(params, scopes, changes),
         # Read before anything changes: what cannot be read here is found out while the host is as it was.
         **running(host, listed, prefix, changes, params["rebuilt"] if check else None),
     }
@@ -113,6 +113,50 @@ def of_changes(changes: t.Sequence[changes_util.Change]) -> t.Dict[str, t.Any]:
 
     before = {change.path: undo.managed(change.path, change.before) for change in changes}
     return {"changed": True, "diff": undo.diff(changes), "files": list(before), "before": before}
+
+
+def judge(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change], prefix: str) -> None:
+    """Refuse services that cannot preload, of those whose drop-in changes."""
+    paths = {change.path for change in changes}
+    changing = [unit for unit in scopes.units if places.drop_in_path(unit.name, unit.user) in paths]
+    if changing:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _activate as activate
+
+        activate.judge(host, changing, prefix)
+
+
+def unasked(
+    params: Params,
+    host: Host,
+    listed: t.Sequence[restarts.Listed],
+    prefix: str,
+    changes: t.Sequence[changes_util.Change],
+) -> t.Tuple[t.List[restarts.Listed], t.List[strays_util.Stray]]:
+    """Return the services to restart because they run with the library unasked, and what is left to the operator.
+
+    The latter only where everything goes: whatever starts a program afterwards looks for the library in vain.
+    """
+    run = managers.asking_once(host.run, host.warn)
+    known = {(each.unit, each.user) for each in listed}
+    found = strays_util.find(run, known, prefix, changes, everything=params["state"] == "absent")
+    services = {restarts.Listed(each.unit, each.uid is not None, None) for each in found if not each.why}
+    remaining = [each for each in found if each.why]
+    if remaining:
+        host.warn(
+            f"Not restarted, and still with jemalloc: {', '.join(map(str, remaining))}. When the library is gone, "
+            "programs that they start print ERROR: ld.so. Restart or end them, or reboot."
+        )
+    return sorted(services), remaining
+
+
+def named(params: Params, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change]) -> t.Dict[str, t.List[str]]:
+    """Return the services that lists name, and those that lose their drop-in because no list names them any more."""
+    gone = [change.path for change in changes if change.after is None and change.path.endswith(changes_util.DROP_IN)]
+    units = [places.unit_of_drop_in(path) for path in gone if params["state"] == "present"]
+    return {
+        "named": [unit.name for unit in (*scopes.units, *scopes.excluded)],
+        "removed": [unit for unit in units if unit.endswith(".service")],
+    }
 
 
 def running(
@@ -145,9 +189,9 @@ def fingerprints(listed: t.Iterable[restarts.Listed], changes: t.Iterable[change
 
 def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> preload.Scopes:
     """Return the scopes that the parameters describe; what cannot be done is an error here, before anything changes."""
-    unset = [name for name in preload.SCOPES if params[name] is None]
-    present = preload.present_via() if {"host", "exclude"} & set(unset) else None
-    via = present if "host" in unset else params["via"] if params["host"] else None
+    kept = kept_scopes(params)
+    present = preload.present_via() if {"host", "exclude"} & set(kept) else None
+    via = present if "host" in kept else wanted_via(params, present)
     services = systemd.wanted_services(params["services"] or [])
     # An earlier task of a play may be what makes a service, and has not made it in check mode.
     missing = (lambda text: host.warn(f"{text} Without check mode this is an error.")) if check else systemd.refuse
@@ -157,13 +201,13 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     if both:
         raise JemallocError(f"exclude: {', '.join(sorted(both))} is in services too; take it off one of the lists.")
     current, releases = installed(params, check, prefix, [each.version for each in services if each.version])
-    if "exclude" in unset and via != present:
-        excluded = still_excluded(host, units)
-    scopes = preload.Scopes(via, units, excluded, commands, current, releases, unset)
+    if "exclude" in kept and via != present:
+        excluded += still_excluded(host, [*units, *excluded])
+    scopes = preload.Scopes(via, units, excluded, commands, current, releases, kept)
     if via == "ld_so_preload":
         check_list(scopes, prefix)
-        kept = places.present_commands() if "exclude" in unset and via != present else []
-        check_commands(host.run, [*commands, *map(os.path.basename, kept)])
+        present_commands = places.present_commands() if "exclude" in kept and via != present else []
+        check_commands(host.run, {*commands, *map(os.path.basename, present_commands)})
     elif via and not systemd.is_running():
         host.warn(
             "systemd is not the init of this host: logins, ssh and cron preload the library as far as they use PAM; "
@@ -173,10 +217,22 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     return scopes
 
 
-def still_excluded(host: Host, enabled: t.Sequence[systemd.Unit]) -> t.List[systemd.Unit]:
-    """Return the services that the host excludes, without those that are enabled now: their drop-ins depend on via."""
+def kept_scopes(params: Params) -> t.List[str]:
+    """Return the scopes that keep what the host has of them: they are not set, or purge is false and they only add."""
+    adds = () if params["purge"] else ("services", "exclude", *(() if params["host"] else ("host",)))
+    return [name for name in preload.SCOPES if params[name] is None or name in adds]
+
+
+def wanted_via(params: Params, present: t.Optional[str]) -> t.Optional[str]:
+    """Return how the whole host is to preload the library; with purge: false never for fewer processes than now."""
+    widest = present == "ld_so_preload" and not params["purge"]
+    return present if widest else params["via"] if params["host"] else None
+
+
+def still_excluded(host: Host, named: t.Sequence[systemd.Unit]) -> t.List[systemd.Unit]:
+    """Return the services that the host excludes, without those that are named now: their drop-ins depend on via."""
     names = [places.unit_of_drop_in(path) for path in preload.present("exclude") if not places.is_user_drop_in(path)]
-    others = [name for name in names if name not in {unit.name for unit in enabled}]
+    others = [name for name in names if name not in {unit.name for unit in named}]
     return [unit for name in others for unit in service(host, name)]
 
 
@@ -185,7 +241,7 @@ def check_list(scopes: preload.Scopes, prefix: str) -> None:
     if platform.libc() != "glibc":
         raise JemallocError("via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment.")
     releases = {unit.name: scopes.release(unit) for unit in scopes.units}
-    if "services" in scopes.unset:
+    if "services" in scopes.kept:
         listed = restarts.by_files([], prefix, scopes.current)
         releases = {**{each.unit: each.version for each in listed if each.version}, **releases}
     for name, release in releases.items():

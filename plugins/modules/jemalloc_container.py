@@ -42,6 +42,12 @@ options:
     type: list
     elements: dict
     default: []
+  purge:
+    description:
+      - Whether containers that O(containers) does not name lose the library. If V(false), they stay as they are.
+      - Ignored unless O(state=present).
+    type: bool
+    default: true
   state:
     description:
       - With V(absent) every file of this module goes, whatever O(containers) says.
@@ -113,6 +119,12 @@ EXAMPLES = r"""
     containers:
       - quadlet: web
     restart: false
+
+- name: Enable another container, leave the others as they are
+  preload.jemalloc.jemalloc_container:
+    containers:
+      - quadlet: api
+    purge: false
 
 - name: Let one preload another release than that which an earlier task installed, with a check mode that predicts it
   preload.jemalloc.jemalloc_container:
@@ -203,6 +215,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils._host import Host
 
 ARGUMENTS: t.Dict[str, t.Any] = {
     "containers": {"type": "list", "elements": "dict", "default": []},
+    "purge": {"type": "bool", "default": True},
     "state": {"type": "str", "choices": ["present", "absent", "restored"], "default": "present"},
     "restore": {"type": "dict", "default": {}},
     "written": {"type": "dict", "default": {}},
@@ -241,7 +254,8 @@ def planned(
     releases = container.releases(prefix, own, promised if module.check_mode else [], current, len(own) < len(wanted))
     restore = to_restore(params, host) if params["state"] == "restored" else None
     rebuilt = params["rebuilt"] if module.check_mode else None
-    jobs = planning.Planner(host, releases, not module.check_mode, rebuilt, restore).jobs(wanted)
+    adds = params["state"] == "present" and not params["purge"]
+    jobs = planning.Planner(host, releases, not module.check_mode, rebuilt, restore, adds).jobs(wanted)
     changes = [change for job in jobs for change in job.changes]
     restarted = params["restart"] and any(job.reasons for job in jobs)
     result = {

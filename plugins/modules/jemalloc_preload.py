@@ -78,6 +78,15 @@ options:
         O(services) and an earlier O(exclude) name is enabled.
     type: list
     elements: str
+  purge:
+    description:
+      - Whether a scope whose option is set loses what the option does not name.
+      - If V(false), O(services) and O(exclude) add to what the host has, V(false) for O(host) changes nothing, and
+        O(via) never goes back from V(ld_so_preload).
+      - If V(true), a warning names the services that an earlier task of the same run named and this one takes away.
+      - Ignored unless O(state=present).
+    type: bool
+    default: true
   state:
     description:
       - With V(absent) every file of this module goes, whatever O(host) and O(services) say.
@@ -189,6 +198,11 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_preload:
     services: []
 
+- name: Enable jemalloc for another service, leave the others as they are
+  preload.jemalloc.jemalloc_preload:
+    services: [puma]
+    purge: false
+
 - name: Take every scope away
   preload.jemalloc.jemalloc_preload:
     state: absent
@@ -225,7 +239,7 @@ left:
 restarts:
   description:
     - The running services whose processes do not map what they should, each as M(preload.jemalloc.jemalloc_service)
-      takes it.
+      takes it. Those that map the library although no scope wants that any more are among them.
   returned: success
   type: list
   elements: dict
@@ -263,6 +277,41 @@ services:
   type: list
   elements: dict
   sample: [{name: puma.service, version: 5.3.1, uid: null, unit: puma.service}]
+named:
+  description: The services that are enabled or excluded by name.
+  returned: success
+  type: list
+  elements: str
+  sample: [puma.service]
+removed:
+  description: The services that O(services) and O(exclude) do not name any more, and that lose their drop-in.
+  returned: success
+  type: list
+  elements: str
+  sample: [sidekiq.service]
+remaining:
+  description:
+    - With O(state=absent), what still runs with the library or has it in its E(LD_PRELOAD), and is not restarted by
+      this collection. A warning names each. In other states it is empty.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    unit:
+      description: The unit, empty for processes of none.
+      type: str
+      sample: session-3.scope
+    uid:
+      description: The user, by number, whose own systemd runs it, none for the host's.
+      type: int
+    processes:
+      description: How many of its processes do.
+      type: int
+      sample: 2
+    why:
+      description: Why it is not restarted.
+      type: str
+      sample: it is no service
 foreign:
   description: Files with the name of one of ours that somebody else made, and that were left alone.
   returned: success

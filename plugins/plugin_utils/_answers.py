@@ -80,6 +80,11 @@ def _having(expected: t.Mapping[str, shapes.Shape]) -> shapes.Shape:
     )
 
 
+_NAMES = shapes.list_of(_NAME, 100_000)
+_SCOPES: t.Dict[str, shapes.Shape] = {"named": _NAMES, "removed": _NAMES}
+_SCOPED = shapes.leaf(
+    lambda value: isinstance(value, dict) and all(shape(value.get(name, [])) is None for name, shape in _SCOPES.items())
+)
 _LIBRARY: t.Dict[str, shapes.Shape] = {
     "version": shapes.optional(shapes.VERSION),
     "library": shapes.optional(shapes.HOME),
@@ -95,9 +100,13 @@ RETURNS: t.Dict[str, t.Dict[str, shapes.Shape]] = {
         **_LIBRARY,
         **_STORE,
         "packages": shapes.list_of(_LINE, 1000),
+        "scopes": shapes.optional(_SCOPED),
         "diff": shapes.record({"before": shapes.record(_STORE), "after": shapes.mapping_of(_LINE, _ANY, 10)}),
     },
-    "jemalloc_preload": {"restarts": shapes.list_of(_having({"name": _NAME, "uid": shapes.optional(_UID)}), _UNITS)},
+    "jemalloc_preload": {
+        **_SCOPES,
+        "restarts": shapes.list_of(_having({"name": _NAME, "uid": shapes.optional(_UID)}), _UNITS),
+    },
     "jemalloc_service": {"processes": shapes.mapping_of(_LINE, shapes.number(0, 1 << 32), _UNITS)},
     "jemalloc_container": {
         "proved": shapes.list_of(_LINE, _UNITS),

@@ -28,6 +28,7 @@ _SCOPES = {
     "via": "enabled_via",
     "exclude": "exclude",
     "services": "services",
+    "purge": "purge",
     "prefix": "prefix",
 }
 

@@ -68,15 +68,22 @@ class Operator:
         path.write_text("".join(f"{line}\n" for line in lines))
         return path
 
-    def play(self, playbook: str, *arguments: str, ini: t.Optional[t.Mapping[str, str]] = None) -> Played:
-        """Play a playbook of the collection, or a file of the directory."""
+    def play(
+        self, playbook: str, *arguments: str, ini: t.Optional[t.Mapping[str, str]] = None, until: int = 0
+    ) -> Played:
+        """Play a playbook of the collection, or a file of the directory, until a task ends it if that is given."""
         inventory = self.inventory(**(ini or {}))
         what = playbook if playbook.endswith(".yml") else f"preload.jemalloc.{playbook}"
         settings = {"ANSIBLE_PIPELINING": "1", "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.directory / "cp")}
+        if until:
+            settings.update(ANSIBLE_CALLBACK_PLUGINS=str(Path(__file__).parent / "callbacks"), INTERRUPT_AT=str(until))
+            settings["ANSIBLE_CALLBACKS_ENABLED"] = "interrupt"
         command = ("ansible-playbook", f"--inventory={inventory}", *arguments, what)
         output = self.run(*command, cwd=self.directory, check=False, **settings)
         assert "Traceback" not in output, output
         counts = _RECAP.search(output)
+        if until and not counts:
+            return Played(output, 0, True)
         assert counts, output
         return Played(output, int(counts.group(1)), counts.group(2) != "0")
 

@@ -12,6 +12,7 @@ import typing as t
 from unittest import mock
 
 import pytest
+from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_preload as action
 from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
@@ -125,6 +126,34 @@ def test_login_below_a_login(prefix: str, shell: str) -> None:
     assert login(shell, prefix, False, PATH=path)["PATH"] == path
 
 
+def made(arguments: t.Dict[str, t.Any]) -> t.Tuple[t.Any, action.ActionModule]:
+    """Return a task and its action."""
+    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False, diff=False, delegate_to=None)
+    names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
+    return task, action.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
+
+
+@pytest.fixture(autouse=True)
+def _own_run(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """Let each test be a run of its own."""
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+
+
+def test_a_task_that_takes_away_what_an_earlier_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: t.List[t.Dict[str, t.Any]] = [
+        {"named": ["a.service"], "removed": []},
+        {"failed": True, "msg": "no", "removed": 1},
+        {"named": ["b.service"], "removed": ["a.service"], "warnings": ["its own"]},
+        {"named": [], "removed": ["../b"]},
+    ]
+    monkeypatch.setattr(action.ActionModule, "_execute_module", lambda _self, **_options: answers.pop(0))
+    results = [made({})[1].run(task_vars={"inventory_hostname": "web1"}) for _answer in list(answers)]
+    assert [len(result.get("warnings", [])) for result in results] == [0, 0, 2, 0]
+    assert results[2]["warnings"][0] == "its own"
+    assert results[2]["warnings"][1].startswith("a.service: an earlier task of this run named it for jemalloc, ")
+    assert "removed" in results[3]["msg"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "prefix"),
     [
@@ -144,9 +173,7 @@ def test_the_action_hands_the_texts_on(
         return {"changed": True}
 
     monkeypatch.setattr(action.ActionModule, "_execute_module", execute)
-    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False, diff=False)
-    names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
-    plugin = action.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
+    task, plugin = made(arguments)
     assert plugin.run(task_vars={"x": 1})["changed"] is True
     expected = {**arguments, "texts": rendering.render(prefix)}
     assert calls == [

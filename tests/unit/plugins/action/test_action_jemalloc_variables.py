@@ -5,22 +5,25 @@
 
 from __future__ import annotations
 
+import pathlib
 import typing as t
 from unittest import mock
 
 import pytest
+from ansible import constants
 
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc as installing
 from ansible_collections.preload.jemalloc.plugins.action import jemalloc_variables as action
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
+from ansible_collections.preload.jemalloc.plugins.plugin_utils import _named as named
 
 
 def run(
-    plugin: t.Any, arguments: t.Dict[str, t.Any], **variables: t.Any
+    plugin: t.Any, arguments: t.Dict[str, t.Any], scopes: t.Any = None, **variables: t.Any
 ) -> t.Tuple[t.Dict[str, t.Any], t.List[t.Dict[str, t.Any]]]:
     """Run an action with these variables; return its result and the arguments of each module call."""
     calls: t.List[t.Dict[str, t.Any]] = []
-    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False)
+    task = mock.MagicMock(args=arguments, async_val=0, check_mode=False, delegate_to=None)
     task._role.get_name.return_value = "preload.jemalloc.jemalloc"
     names = ("connection", "play_context", "loader", "templar", "shared_loader_obj")
     made = plugin.ActionModule(task=task, **{name: mock.MagicMock() for name in names})
@@ -30,7 +33,6 @@ def run(
         calls.append(options["module_args"])
         if options["module_args"].get("version") == "5.9.9":
             return {"failed": True, "msg": "version: jemalloc 5.9.9 is not a known release."}
-        scopes: t.Any = {"services": []} if "up_to_date" in variables else None
         return {"changed": False, "missing": None, "scopes": scopes, "version": "5.3.1"}
 
     made._execute_module = execute
@@ -73,13 +75,26 @@ def test_the_role_reads_its_variables() -> None:
     assert "scopes" not in calls[0]
 
 
-def test_the_role_says_a_line_for_what_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_role_says_a_line_for_what_is_up_to_date(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     said: t.List[str] = []
     monkeypatch.setattr(display, "say", said.append)
-    run(installing, {"from_variables": True}, up_to_date=True)
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    run(installing, {"from_variables": True}, {"named": [], "removed": []})
     assert said == ["web1: jemalloc 5.3.1; pending: none"]
     run(installing, {"from_variables": True})
     assert len(said) == 1
+
+
+def test_what_the_role_finds_up_to_date_counts_as_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    found = {"named": ["puma.service"], "removed": []}
+    result, _calls = run(installing, {"from_variables": True}, found, jemalloc_services="puma")
+    assert result["next"] == ""
+    assert named.warnings(str(tmp_path), "web1", {"removed": ["puma.service"]})
+    result, _calls = run(installing, {"from_variables": True}, {"named": [1]})
+    assert "scopes is not of the form" in result["msg"]
 
 
 def test_the_role_names_variables() -> None:

@@ -75,3 +75,7 @@ def test_texts() -> None:
     assert list(compose.services_in(text)) == ["a.1", "b"]
     assert compose.services_in(text)["b"].endswith('      LD_PRELOAD: "a$$b\\"c"\n')
     assert compose.services_in(None) == {}
+    kept = compose.services_in(text)
+    assert compose.text("/opt/jemalloc", {}, kept) == text
+    more = compose.text("/opt/jemalloc", {"b": {"LD_PRELOAD": "z"}, "c": {"LD_PRELOAD": "z"}}, kept)
+    assert compose.services_in(more) == {**kept, **dict.fromkeys("bc", compose.services_in(more)["c"])}

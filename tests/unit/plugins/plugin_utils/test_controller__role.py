@@ -58,8 +58,9 @@ def test_options_that_a_task_gives(method: str, task: t.Dict[str, t.Any], build:
 
 
 def test_scopes() -> None:
-    assert role.scopes(DEFAULTS) == {"via": "environment", "prefix": "/opt/jemalloc"}
-    assert role.scopes(given(enabled="no", exclude="", services="[]", enabled_via="ld_so_preload")) == {
+    assert role.scopes(DEFAULTS) == {"via": "environment", "prefix": "/opt/jemalloc", "purge": True}
+    assert role.scopes(given(enabled="no", exclude="", services="[]", enabled_via="ld_so_preload", purge="no")) == {
+        "purge": False,
         "host": False,
         "services": [],
         "via": "ld_so_preload",

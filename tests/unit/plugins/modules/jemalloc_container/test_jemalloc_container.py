@@ -73,6 +73,23 @@ def test_settings_alone_and_the_way_back(containers: Call, world: World, snapsho
     assert containers(state="absent")["changed"] is False
 
 
+def test_without_purge_containers_are_added(containers: Call, world: World) -> None:
+    for name in ("web", "later"):
+        world.quadlet(name)
+    assert containers({"quadlet": "web"})["changed"]
+    before = (world.root / DROP_IN.format("web")).read_text()
+    for check in (True, False):
+        assert containers(purge=False, _check=check)["changed"] is False
+    done = containers({"quadlet": "later"}, purge=False)
+    assert done["files"] == [str(world.root / DROP_IN.format("later"))]
+    assert (world.root / DROP_IN.format("web")).read_text() == before
+    assert containers({"quadlet": "web"}, purge=False)["changed"] is False
+    assert [each["name"] for each in containers(state="absent", purge=False)["containers"]] == [
+        "later.service",
+        "web.service",
+    ]
+
+
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [

@@ -67,6 +67,17 @@ def test_a_compose_file_again_and_the_way_back(containers: Call, world: World, s
     assert sorted(path.name for path in (world.root / "var/lib").iterdir()) == []
 
 
+def test_without_purge_services_are_added(containers: Call, world: World) -> None:
+    path = world.compose("shop-1", "cache")
+    wanted = [{"compose": path, "service": name} for name in ("shop", "cache")]
+    assert containers(wanted[0])["proved"] == ["shop"]
+    assert containers(wanted[1], purge=False)["proved"] == ["cache"]
+    assert (world.mapped("shop-1"), world.mapped("cache")) == ({"9.9.9"}, {"9.9.9"})
+    for again in (wanted, wanted[:1], []):
+        assert containers(*again, purge=False)["changed"] is False
+    assert containers(wanted[1])["proved"] == ["shop"]
+
+
 def test_the_settings_of_one_service_alone(containers: Call, world: World) -> None:
     path = world.compose("shop-1", "cache")
     wanted: t.List[t.Dict[str, t.Any]] = [{"compose": path, "service": name} for name in ("shop", "cache")]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the preload.jemalloc contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A scope whose option is set is made exactly that; one whose option is not set stays as the host has it."""
+"""A scope whose option is set is made exactly that, or without purge added; one that is not set stays as it is."""
 
 from __future__ import annotations
 
@@ -48,9 +48,35 @@ RUNS: t.List[t.Tuple[t.Dict[str, t.Any], t.Dict[str, t.Any], t.List[str]]] = [
     (BY_LIST, {"host": True, "services": ["cron"]}, [MANAGER, LOGIN, PROFILE, PUMA, CRON, LIST, WITHOUT]),
 ]
 
+#: The same where nothing is to be taken away.
+ADDS: t.List[t.Tuple[t.Dict[str, t.Any], t.Dict[str, t.Any], t.List[str]]] = [
+    (SERVICES, {}, []),
+    (SERVICES, {"services": [], "exclude": [], "host": False}, []),
+    (SERVICES, {"services": ["puma"]}, []),
+    (SERVICES, {"services": ["own"]}, [OWN.format("own")]),
+    (SERVICES, {"services": ["php"]}, [PHP]),
+    (SERVICES, {"services": ["cron"]}, [CRON]),
+    (SERVICES, {"exclude": ["own"]}, [OWN.format("own")]),
+    (SERVICES, {"exclude": ["puma"]}, [PUMA]),
+    (SERVICES, {"host": True}, [MANAGER, LOGIN, PROFILE]),
+    (BY_ENVIRONMENT, {"host": False}, []),
+    (BY_ENVIRONMENT, {"host": True}, []),
+    (BY_ENVIRONMENT, {"host": True, "via": "ld_so_preload"}, [MANAGER, LOGIN, PROFILE, CRON, LIST, WITHOUT]),
+    (
+        BY_ENVIRONMENT,
+        {"host": True, "via": "ld_so_preload", "exclude": ["own"]},
+        [MANAGER, LOGIN, PROFILE, CRON, OWN.format("own"), LIST, WITHOUT],
+    ),
+    (BY_LIST, {"host": False}, []),
+    (BY_LIST, {"host": True}, []),
+    (BY_LIST, {"host": True, "exclude": ["own"]}, [OWN.format("own")]),
+]
+
 
 @pytest.mark.usefixtures("watched")
-@pytest.mark.parametrize(("there", "given", "changed"), RUNS)
+@pytest.mark.parametrize(
+    ("there", "given", "changed"), [*RUNS, *((there, {**given, "purge": False}, paths) for there, given, paths in ADDS)]
+)
 def test_only_what_is_set_changes(
     scopes: Call, root: pathlib.Path, there: t.Dict[str, t.Any], given: t.Dict[str, t.Any], changed: t.List[str]
 ) -> None:
@@ -60,6 +86,19 @@ def test_only_what_is_set_changes(
     assert scopes(**given) == predicted
     assert not scopes(**given)["changed"]
     assert not scopes()["changed"]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_what_a_run_names_and_takes_away(scopes: Call, root: pathlib.Path, check: bool) -> None:
+    scopes(services=["puma", {"name": "agent", "scope": "user", "must_exist": False}], exclude=["cron"])
+    found = scopes(_check=check, services=["php"], exclude=["own"])
+    assert found["named"] == ["php.service", "own.service"]
+    assert found["removed"] == ["cron.service", "puma.service", "agent.service"]
+    again = scopes(_check=check, services=["php"], purge=False)
+    assert (again["named"], again["removed"]) == (["php.service"], [])
+    absent = scopes(_check=check, state="absent")
+    assert absent["files"]
+    assert (absent["named"], absent["removed"]) == ([], [])
 
 
 @pytest.mark.usefixtures("watched")
