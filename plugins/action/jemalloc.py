@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import sys
 import tempfile
 import time
 import typing as t
@@ -46,12 +45,6 @@ PATIENCE = 10.0
 
 # A version of a C library with which every build runs.
 _ANY_LIBC = "999"
-
-#: Seconds between two lines about a download that takes long.
-INTERVAL = 2.0
-
-# Ansible's forks have no terminal; this is read before they are made.
-_TERMINAL = sys.stdout.isatty()
 
 Result = base.Result
 
@@ -178,7 +171,7 @@ class ActionModule(base.Action):
         with cache.lock(f"mirror-{need.key}"):  # one download for all hosts that need it
             found = cache.find(need, trusted)
             if not found:
-                mirror.find(url, checksum, need, cache, self._progress("a bundle"))
+                mirror.find(url, checksum, need, cache, display.progress(f"{self._host}: a bundle"))
                 found = cache.find(need, trusted)
         return found
 
@@ -336,7 +329,7 @@ class ActionModule(base.Action):
     def _download(self, cache: caching.Cache, need: caching.Need, origins: t.Sequence[str]) -> t.Tuple[str, str, str]:
         """Download the source into the cache; return its path there, its digest, and where it came from."""
         release = catalogue.find_release(need.version, self._arguments.get("checksum") or None)
-        progress = self._progress(f"jemalloc {need.version}")
+        progress = display.progress(f"{self._host}: jemalloc {need.version}")
         address = self._own["cache_mirror"]
         mirrored = [
             source.Candidate("url", f"{str(address).rstrip('/')}/sources/{sha256}", sha256)
@@ -383,22 +376,3 @@ class ActionModule(base.Action):
     def _say(self, words: str) -> None:
         """Say in a line what goes on."""
         display.say(f"{self._host}: {answers.plain(words)}")
-
-    def _progress(self, what: str) -> downloading.Progress:
-        """Return what shows the progress of a download on a terminal, and in lines elsewhere if it takes long."""
-        said = [time.monotonic()]
-
-        def progress(come: int, total: int) -> None:
-            ended = come >= total
-            if time.monotonic() - said[0] < (0.1 if _TERMINAL else INTERVAL) and not (ended and _TERMINAL):
-                return
-            said[0] = time.monotonic()
-            share = f"{come * 100 // total} %" if total else f"{come >> 10} KiB"
-            if _TERMINAL:
-                filled = "#" * (come * 30 // total) if total else ""
-                line = f"\r{self._host}: {what} [{filled:30}] {share}"
-                display.say(line, screen_only=True, newline=ended)
-            else:
-                self._say(f"{what}: {share} downloaded")
-
-        return progress

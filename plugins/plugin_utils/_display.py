@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 import typing as t
@@ -29,6 +30,12 @@ FOR_MACHINES = frozenset({"json", "jsonl", "null"})
 
 #: Seconds between two lines about work that goes on.
 INTERVAL = 15.0
+
+#: Seconds between two lines about a download.
+DOWNLOAD_INTERVAL = 2.0
+
+# Ansible's forks have no terminal; this is read before they are made.
+_TERMINAL = sys.stdout.isatty()
 
 _DISPLAY = Display()
 
@@ -59,3 +66,26 @@ def going_on(text: str) -> t.Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def progress(what: str) -> t.Callable[[int, int], None]:
+    """Return what shows the progress of a download on a terminal, and in lines elsewhere if it takes long.
+
+    It is called with the bytes that have come and those that are going to (0: nobody knows).
+    """
+    said = [time.monotonic()]
+    interval = 0.1 if _TERMINAL else DOWNLOAD_INTERVAL
+
+    def show(come: int, total: int) -> None:
+        ended = come >= total
+        if time.monotonic() - said[0] < interval and not (ended and _TERMINAL):
+            return
+        said[0] = time.monotonic()
+        share = f"{come * 100 // total} %" if total else f"{come >> 10} KiB"
+        if _TERMINAL:
+            filled = "#" * (come * 30 // total) if total else ""
+            say(f"\r{what} [{filled:30}] {share}", screen_only=True, newline=ended)
+        else:
+            say(f"{what}: {share} downloaded")
+
+    return show

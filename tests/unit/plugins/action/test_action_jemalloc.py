@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.action import jemalloc as action
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
-from ansible_collections.preload.jemalloc.plugins.plugin_utils import _display as display
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _mirror as mirror
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
@@ -170,32 +167,6 @@ def test_the_source_is_brought(play: Play, server: str) -> None:
 def test_a_source_that_only_the_host_has(play: Play) -> None:
     assert source_of(play, "/root/source.tar.bz2") is None
     assert source_of(play, "http://127.0.0.1:1/source.tar.bz2") is None
-
-
-def test_progress(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = action.ActionModule.__new__(action.ActionModule)
-    plugin._host = "web1"
-    shown: t.List[t.Any] = []
-    monkeypatch.setattr(display, "say", lambda words, **more: shown.append((words, more)))
-    clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    progress = plugin._progress("5.3.1")
-    for come, total in ((512 << 10, 1 << 20), (1 << 20, 1 << 20), (2048, 0)):
-        progress(come, total)
-    assert [words for words, _more in shown] == [
-        "web1: 5.3.1: 50 % downloaded",
-        "web1: 5.3.1: 100 % downloaded",
-        "web1: 5.3.1: 2 KiB downloaded",
-    ]
-    shown.clear()
-    monkeypatch.setattr(action, "_TERMINAL", True)
-    progress = plugin._progress("5.3.1")
-    progress(512 << 10, 1 << 20)
-    progress(1 << 20, 1 << 20)
-    assert shown == [
-        (f"\rweb1: 5.3.1 [{'#' * 15:30}] 50 %", {"screen_only": True, "newline": False}),
-        (f"\rweb1: 5.3.1 [{'#' * 30}] 100 %", {"screen_only": True, "newline": True}),
-    ]
 
 
 def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:

@@ -56,5 +56,29 @@ def test_what_goes_on_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
     assert lines == ["web1: building (0 s)"] * count
 
 
+def test_the_progress_of_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[t.Any] = []
+    monkeypatch.setattr(display, "say", lambda words, **more: shown.append((words, more)))
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    progress = display.progress("web1: 5.3.1")
+    for come, total in ((512 << 10, 1 << 20), (1 << 20, 1 << 20), (2048, 0)):
+        progress(come, total)
+    assert [words for words, _more in shown] == [
+        "web1: 5.3.1: 50 % downloaded",
+        "web1: 5.3.1: 100 % downloaded",
+        "web1: 5.3.1: 2 KiB downloaded",
+    ]
+    shown.clear()
+    monkeypatch.setattr(display, "_TERMINAL", True)
+    progress = display.progress("web1: 5.3.1")
+    progress(512 << 10, 1 << 20)
+    progress(1 << 20, 1 << 20)
+    assert shown == [
+        (f"\rweb1: 5.3.1 [{'#' * 15:30}] 50 %", {"screen_only": True, "newline": False}),
+        (f"\rweb1: 5.3.1 [{'#' * 30}] 100 %", {"screen_only": True, "newline": True}),
+    ]
+
+
 def test_no_callback_is_for_both() -> None:
     assert set() == display.FOR_PEOPLE & display.FOR_MACHINES
