@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the preload.jemalloc contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The one line that the role ends with for each host: its release, what was restarted and verified, what is pending."""
 
 # Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
