@@ -42,6 +42,7 @@ def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
     assert {host: mapped(fleet, host, "cron") for host in fleet.hosts} == {host: {library} for host in fleet.hosts}
 
     said = re.findall(r"^fleet\d\S*(?: \(\d+ hosts\))?: .*", printed, re.MULTILINE)
+    said = [line for line in said if not re.search(r"building jemalloc 5\.3\.0 \(\d+ s\)$", line)]  # every 15 s
     others = [host for host in fleet.hosts if host not in built]
     assert said[:3] == [
         f"{built[0]}: downloaded the source from {sources.address}/jemalloc-5.3.0.tar.bz2",

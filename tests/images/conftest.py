@@ -16,15 +16,26 @@ from tests.images import lab
 
 @pytest.fixture(scope="session")
 def images(run: Run, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[lab.Images]:
-    """A place for images; what was made in it goes afterwards, those that were started from stay for the next time."""
+    """A place for images; those that were started from stay for the next time.
+
+    What was made in it goes before and afterwards: a run that was killed leaves images, and one that is there already
+    is not made again.
+    """
     directory = tmp_path_factory.mktemp("images")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTAINERS_CONF", environment["CONTAINERS_CONF"])
         made = lab.Images(run, directory, lab.debian(run, directory, "bookworm", lab.BUILDER))
+        remove(run, made)
         yield made
+    remove(run, made)
+
+
+def remove(run: Run, made: lab.Images) -> None:
+    """Remove the images that tests made, and those that others replaced."""
     listed = run("podman", "images", "--format={{.Repository}}:{{.Tag}}")
     ours = [name for name in listed.split() if name.startswith(made.name("")) or name.endswith(":test")]
-    run("podman", "rmi", "--force", *ours)
+    if ours:
+        run("podman", "rmi", "--force", *ours)
     replaced = ("--filter=dangling=true", "--filter=label=preload.jemalloc.recipe", "--quiet")
     for each in run("podman", "images", *replaced).split():
         run("podman", "rmi", each)
