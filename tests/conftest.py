@@ -29,6 +29,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _files as 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _host as host
 from ansible_collections.preload.jemalloc.plugins.module_utils import _info as info
 from ansible_collections.preload.jemalloc.plugins.module_utils import _install as install_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _pending as pending
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight as preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
@@ -239,7 +240,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     service.write_text('#!/bin/sh\nfor word; do case $word in -*) shift ;; *) break ;; esac; done\nexec "$@"\n')
     service.chmod(0o755)
     monkeypatch.setenv("PATH", f"{service.parent}:{os.environ['PATH']}")
-    readers = (restarts.running, restarts.releases_before, restarts.prove, restarts.prove_health)
+    readers = (pending.running, restarts.releases_before, restarts.prove, restarts.prove_health)
     for function in (*readers, processes.count_with, info.gather, strays.find):
         defaults = [str(top / "proc") if value == "/proc" else value for value in function.__defaults__ or ()]
         monkeypatch.setattr(function, "__defaults__", tuple(defaults))

@@ -10,16 +10,15 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
+from ansible_collections.preload.jemalloc.plugins.module_utils import _relations as relations
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
@@ -36,7 +35,11 @@ GRACE = 5
 _T = t.TypeVar("_T")
 
 # What is asked at each look; NRestarts counts how often systemd started it again by itself.
-_PROPERTIES = ("ActiveState", "MainPID", "KillMode", "NRestarts")
+_PROPERTIES = (*systemd.DOWN, "MainPID", "KillMode", "NRestarts")
+
+#: After so many starts by systemd itself a service does not come up any more. systemd gives up after five in ten
+#: seconds, systemd-system.conf(5), DefaultStartLimitBurst=.
+MOST_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Service:
 
     def __str__(self) -> str:
         return self.name if self.uid is None else f"{self.name} of user {self.uid}"
+
+    @property
+    def owned(self) -> relations.Owned:
+        """Its name, and the user whose it is."""
+        return self.name, self.uid
 
     @property
     def drop_in(self) -> str:
@@ -83,74 +91,6 @@ class Failure:
         return "; ".join(part for part in parts if part)
 
 
-class Listed(t.NamedTuple):
-    """A unit as it is listed, whether it is one of users, and the release its processes have to map."""
-
-    unit: str
-    user: bool
-    version: t.Optional[str]
-
-
-def by_files(
-    changes: t.Sequence[changes_util.Change], prefix: str, current: str, host_wide: bool = False
-) -> t.List[Listed]:
-    """Return what has to run with what, as the drop-ins say when these changes are made.
-
-    A service whose drop-in goes gets what the whole host has, when that is a scope.
-    """
-    texts = {path: files.read_text(path) for path in places.present_drop_ins()}
-    texts.update({change.path: change.after for change in changes if change.path.endswith(changes_util.DROP_IN)})
-    found = []
-    for path, text in texts.items():
-        match = re.search(rf"{re.escape(prefix)}/([^/\s]+)/lib/", text or "")
-        version = (current if match.group(1) == "current" else match.group(1)) if match else None
-        if text is None and host_wide:
-            version = processes.ANY
-        found.append(Listed(places.unit_of_drop_in(path), places.is_user_drop_in(path), version))
-    return [each for each in found if each.unit.endswith(".service")]
-
-
-def running(
-    run: Run,
-    listed: t.Sequence[Listed],
-    prefix: str,
-    changes: t.Sequence[changes_util.Change] = (),
-    rebuilt: t.Optional[str] = None,
-    proc: str = "/proc",
-) -> t.List[t.Dict[str, t.Any]]:
-    """Return the listed services that run, each with the reason why it has to be restarted, empty where there is none.
-
-    That is: it does not map what it should, or its drop-in changes in another way. A rebuilt release counts as not
-    mapped by anybody: in check mode its library is not replaced yet.
-    """
-    versions = {(each.unit, each.user): each.version for each in listed}
-    before = {change.path: change.before for change in changes if change.before is not None}
-    members = processes.members(versions, proc)
-    found: t.Dict[Service, t.Dict[int, t.Set[str]]] = {}
-    for member in sorted(members, key=lambda member: (*member[:2], member.uid or 0)):
-        service = Service(member.name, versions[member.unit, member.uid is not None], member.uid, member.unit)
-        found[service] = processes.installations_of(members[member], prefix, proc)
-    lacking = [service for service in found if processes.unproved(found[service], service.version)]
-    for service, properties in _shown(run, lacking).items():
-        found[service] = _counted(found[service], properties)
-    result = []
-    for service, installations in found.items():
-        reason = _outdated(service, installations, rebuilt)
-        if not reason and service.version and service.drop_in in before:
-            reason = "its drop-in is going to differ"
-        if installations:
-            result.append({**asdict(service), "before": before.get(service.drop_in), "reason": reason})
-    return result
-
-
-def _outdated(service: Service, found: t.Mapping[int, t.Set[str]], rebuilt: t.Optional[str]) -> str:
-    """Return how the processes of a service differ from what they should map, empty when they do not."""
-    version = service.version
-    wrong = sorted(found) if version is not None and version == rebuilt else processes.unproved(found, version)
-    what = f"do not map jemalloc {version}" if version else "still map jemalloc"
-    return f"{len(wrong)} of its {len(found)} processes {what}" if wrong else ""
-
-
 def releases_before(
     services: t.Sequence[Service], prefix: str, proc: str = "/proc"
 ) -> t.Dict[Service, t.Optional[str]]:
@@ -170,7 +110,7 @@ def _pids(services: t.Sequence[Service], proc: str) -> t.Dict[Service, t.List[in
     return {service: found.get(processes.Member(service.name, service.name, service.uid), []) for service in services}
 
 
-def _shown(run: Run, services: t.Sequence[Service]) -> t.Dict[Service, t.Dict[str, str]]:
+def properties_of(run: Run, services: t.Sequence[Service]) -> t.Dict[Service, t.Dict[str, str]]:
     """Return the properties of services at this moment, by one question to each systemd that runs some of them."""
     by_user: t.Dict[t.Optional[int], t.List[Service]] = {}
     for service in services:
@@ -182,7 +122,7 @@ def _shown(run: Run, services: t.Sequence[Service]) -> t.Dict[Service, t.Dict[st
     return found
 
 
-def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) -> t.Dict[int, t.Set[str]]:
+def counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) -> t.Dict[int, t.Set[str]]:
     """Return those of a service's processes that have to map the library.
 
     Where a restart spares all but the main process, as with cron and sshd, the others are commands and logins of
@@ -195,11 +135,15 @@ def _counted(found: t.Dict[int, t.Set[str]], properties: t.Mapping[str, str]) ->
 
 
 class Look(t.NamedTuple):
-    """One observation: the missing condition (empty: it is good), the main process, and a reason to tell instead."""
+    """One observation: the missing condition (empty: it is good), the main process, and a reason to tell instead.
+
+    final: nothing better is to be waited for.
+    """
 
     lacks: str
     main: t.Any
     told: str = ""
+    final: bool = False
 
 
 def restart(run: Run, service: Service, timeout: int) -> str:
@@ -214,24 +158,39 @@ def restart(run: Run, service: Service, timeout: int) -> str:
 
 
 def prove(
-    run: Run, services: t.Sequence[Service], prefix: str, timeout: float, proc: str = "/proc"
+    run: Run,
+    services: t.Sequence[Service],
+    prefix: str,
+    timeout: float,
+    proc: str = "/proc",
+    failed: t.Optional[t.Callable[[Service, str], None]] = None,
 ) -> t.Dict[Service, str]:
-    """Verify services; return those that were not verified in time, each with the reason."""
+    """Verify services; return those that were not verified in time, each with the reason.
+
+    failed is called with each of them, and its reason, as soon as that is known.
+    """
+    starts: t.Dict[Service, int] = {}
 
     def look(services: t.Sequence[Service]) -> t.Dict[Service, Look]:
-        shown, pids = _shown(run, services), _pids(services, proc)
-        return {service: _look(service, shown[service], pids[service], prefix, proc) for service in services}
+        shown, pids = properties_of(run, services), _pids(services, proc)
+        for service in services:
+            starts.setdefault(service, _starts(shown[service]))
+        return {each: _look(each, shown[each], pids[each], starts[each], prefix, proc) for each in services}
 
-    return unsettled(look, services, timeout)
+    return unsettled(look, services, timeout, failed)
 
 
 def unsettled(
-    look: t.Callable[[t.Sequence[_T]], t.Mapping[_T, Look]], wanted: t.Iterable[_T], timeout: float
+    look: t.Callable[[t.Sequence[_T]], t.Mapping[_T, Look]],
+    wanted: t.Iterable[_T],
+    timeout: float,
+    failed: t.Optional[t.Callable[[_T, str], None]] = None,
 ) -> t.Dict[_T, str]:
     """Look until two looks in a row verify each; return those that were not verified in time, each with the reason.
 
     look observes all that it is given at once, however long that takes. So the clock alone fails nobody: it takes a bad
-    observation that was begun when the time was over, and is not the first one.
+    observation that was begun when the time was over, and is not the first one, or one that is final. failed is called
+    for each that fails, at once; the time that it takes is not the others'.
     """
     deadline = time.monotonic() + timeout
     seen: t.Dict[_T, Look] = {}
@@ -246,6 +205,12 @@ def unsettled(
         found = look(left)
         verdicts.update({each: _verdict(seen.get(each), found[each], over) for each in left})
         seen.update(found)
+        for each in left:
+            reason = verdicts[each]
+            if failed and reason:
+                begun = time.monotonic()
+                failed(each, reason)
+                deadline += time.monotonic() - begun
 
 
 def _verdict(seen: t.Optional[Look], found: Look, over: bool) -> t.Optional[str]:
@@ -253,6 +218,8 @@ def _verdict(seen: t.Optional[Look], found: Look, over: bool) -> t.Optional[str]
 
     over: whether the time was over when the second one was begun.
     """
+    if found.lacks and found.final:
+        return found.told or found.lacks
     if not found.lacks and (seen is None or seen.lacks):
         return None
     if seen is not None and not found.lacks and seen.main == found.main:
@@ -262,11 +229,19 @@ def _verdict(seen: t.Optional[Look], found: Look, over: bool) -> t.Optional[str]
     return found.told or found.lacks or "it does not stay up, its main process changes"
 
 
-def _look(service: Service, properties: t.Mapping[str, str], pids: t.Sequence[int], prefix: str, proc: str) -> Look:
-    """Return one observation of a service, from its properties and its processes."""
-    again = properties.get("NRestarts") or "0"
-    told = f"it does not stay up, systemd started it {again} times again" if again != "0" else ""
-    return Look(_lacks(service, properties, pids, prefix, proc), properties.get("MainPID", ""), told)
+def _starts(properties: t.Mapping[str, str]) -> int:
+    """Return how often systemd started a service again by itself."""
+    return int(properties.get("NRestarts") or 0)
+
+
+def _look(
+    service: Service, properties: t.Mapping[str, str], pids: t.Sequence[int], starts: int, prefix: str, proc: str
+) -> Look:
+    """Return one observation of a service, from its properties and its processes; starts is what it began with."""
+    again = _starts(properties)
+    told = f"it does not stay up, systemd started it {again} times again" if again else ""
+    final = systemd.is_down(properties) or again - starts >= MOST_STARTS
+    return Look(_lacks(service, properties, pids, prefix, proc), properties.get("MainPID", ""), told, final)
 
 
 def _lacks(service: Service, properties: t.Mapping[str, str], pids: t.Sequence[int], prefix: str, proc: str) -> str:
@@ -274,7 +249,7 @@ def _lacks(service: Service, properties: t.Mapping[str, str], pids: t.Sequence[i
     state = properties.get("ActiveState", "")
     if state != "active":
         return f"it is {state or 'not known to systemd'}"
-    found = _counted(processes.installations_of(pids, prefix, proc), properties)
+    found = counted(processes.installations_of(pids, prefix, proc), properties)
     lacking = processes.unproved(found, service.version)
     if not found:
         return "it has no process"
@@ -348,35 +323,47 @@ def journal(run: Run, service: Service, count: int = 3) -> str:
 
 
 def restart_and_prove(
-    run: Run, services: t.Sequence[Service], prefix: str, timeout: int
+    run: Run, services: t.Sequence[Service], prefix: str, timeout: int, warn: t.Callable[[str], None]
 ) -> t.Tuple[t.List[str], t.List[Failure]]:
     """Restart services and wait for the proof; take those back for which it does not come. Return proved and failed.
 
     One that does not start goes back at once: the others may take their time. The instances of its template that
-    have not been restarted yet go on as they run.
+    have not been restarted yet go on as they run. What systemd stops along with a service is started again; warn is
+    called with a sentence of that, where the service itself is well.
     """
     releases = releases_before(services, prefix)
+    around = relations.around(run, [service.owned for service in services])
     failures: t.Dict[Service, Failure] = {}
-
-    def gone() -> t.List[str]:
-        return [failed.drop_in for failed in failures]
 
     def take_back(service: Service, reason: str) -> None:
         last_words = journal(run, service)
-        back = go_back(run, service, prefix, releases[service], timeout, gone())
-        failures[service] = Failure(service, reason, last_words, back)
+        back = go_back(run, service, prefix, releases[service], timeout, [each.drop_in for each in failures])
+        failed = [service.owned, *(each.owned for each in failures)]
+        ended = relations.start_again(run, {service.owned: around[service.owned]}, timeout, failed)
+        failures[service] = Failure(service, reason, last_words, "; ".join([back, *map(str, ended)]))
 
     for service in services:
-        if service.drop_in in gone():
+        if service.drop_in in [each.drop_in for each in failures]:
             failures[service] = Failure(service, f"another instance of {service.unit} failed", back="it runs as before")
             continue
         reason = restart(run, service, timeout)
         if reason:
             take_back(service, reason)
-    started = [service for service in services if service not in failures]
-    for service, reason in prove(run, started, prefix, timeout).items():
-        take_back(service, reason)
-    return [str(service) for service in services if service not in failures], list(failures.values())
+    prove(run, _others(services, failures), prefix, timeout, failed=take_back)
+    for each in relations.start_again(run, around, timeout, [failed.owned for failed in failures]):
+        if each.why:
+            service = Service(each.unit, processes.ANY, each.service[1])
+            reason = f"systemd stopped it with {each.service[0]}, and it did not start again: {each.why}"
+            failures[service] = Failure(service, reason, journal(run, service))
+        else:
+            warn(f"{each}.")
+    if failures:  # going back may have restarted, along with a service, one that was proved before
+        prove(run, _others(services, failures), prefix, timeout, failed=take_back)
+    return [str(service) for service in _others(services, failures)], list(failures.values())
+
+
+def _others(services: t.Sequence[Service], failures: t.Collection[Service]) -> t.List[Service]:
+    return [service for service in services if service not in failures]
 
 
 def prove_health(

@@ -15,10 +15,11 @@ import typing as t
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
+from ansible_collections.preload.jemalloc.plugins.module_utils import _pending as pending
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _platform as platform
 from ansible_collections.preload.jemalloc.plugins.module_utils import _preload as preload
-from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.module_utils import _relations as relations
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _strays as strays_util
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -71,7 +72,7 @@ def settled(params: Params, host: Host) -> t.Optional[t.Dict[str, t.Any]]:
 
 def planned(
     params: Params, host: Host, check: bool
-) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes, t.Sequence[restarts.Listed]]:
+) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes, t.Sequence[pending.Listed]]:
     """Return the result, which check mode and the real run share, and what it takes to come there."""
     prefix = store.check_prefix(params["prefix"])
     foreign: t.List[str] = []
@@ -80,13 +81,13 @@ def planned(
     if params["state"] == "restored":
         current = params["version"] or store.read(prefix, verify=False).current or ""
         changes, left = preload.plan_restored(params["restore"], params["written"])
-        listed = restarts.by_files(changes, prefix, current)
+        listed = pending.by_files(changes, prefix, current)
     else:
         present = params["state"] == "present"
         scopes = wanted_scopes(params, host, prefix, check) if present else scopes
         changes, foreign = preload.plan(scopes, rendered(params["texts"]) if present else None, prefix)
         judge(host, scopes, changes, prefix)
-        listed = restarts.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
+        listed = pending.by_files(changes, prefix, scopes.current, host_wide=bool(scopes.host))
     strays, remaining = unasked(params, host, listed, prefix, changes)
     listed += strays
     result = {
@@ -128,10 +129,10 @@ def judge(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.C
 def unasked(
     params: Params,
     host: Host,
-    listed: t.Sequence[restarts.Listed],
+    listed: t.Sequence[pending.Listed],
     prefix: str,
     changes: t.Sequence[changes_util.Change],
-) -> t.Tuple[t.List[restarts.Listed], t.List[strays_util.Stray]]:
+) -> t.Tuple[t.List[pending.Listed], t.List[strays_util.Stray]]:
     """Return the services to restart because they run with the library unasked, and what is left to the operator.
 
     The latter only where everything goes: whatever starts a program afterwards looks for the library in vain.
@@ -139,7 +140,7 @@ def unasked(
     run = managers.asking_once(host.run, host.warn)
     known = {(each.unit, each.user) for each in listed}
     found = strays_util.find(run, known, prefix, changes, everything=params["state"] == "absent")
-    services = {restarts.Listed(each.unit, each.uid is not None, None) for each in found if not each.why}
+    services = {pending.Listed(each.unit, each.uid is not None, None) for each in found if not each.why}
     remaining = [each for each in found if each.why]
     if remaining:
         host.warn(
@@ -161,23 +162,26 @@ def named(params: Params, scopes: preload.Scopes, changes: t.Sequence[changes_ut
 
 def running(
     host: Host,
-    listed: t.Sequence[restarts.Listed],
+    listed: t.Sequence[pending.Listed],
     prefix: str,
     changes: t.Sequence[changes_util.Change],
     rebuilt: t.Optional[str] = None,
 ) -> t.Dict[str, t.Any]:
     """Return the services that run, those that have to be restarted, and what this run leaves in the files for them."""
-    found = restarts.running(managers.asking_once(host.run, host.warn), listed, prefix, changes, rebuilt)
+    run = managers.asking_once(host.run, host.warn)
+    found = pending.running(run, listed, prefix, changes, rebuilt)
     keys = ("name", "version", "uid", "unit")
     result: t.Dict[str, t.Any] = {"services": [{key: each[key] for key in keys} for each in found]}
     result["restarts"] = [each for each in found if each["reason"]]
     result["written"] = fingerprints(listed, changes) if changes or result["restarts"] else {}
+    along = relations.along(run, [(each["name"], each["uid"]) for each in result["restarts"]])
     for each in result["restarts"]:
+        each["along"] = along[each["name"], each["uid"]]
         each["written"] = result["written"][places.drop_in_path(each["unit"], each["uid"] is not None)]
     return result
 
 
-def fingerprints(listed: t.Iterable[restarts.Listed], changes: t.Iterable[changes_util.Change]) -> t.Dict[str, str]:
+def fingerprints(listed: t.Iterable[pending.Listed], changes: t.Iterable[changes_util.Change]) -> t.Dict[str, str]:
     """Return the fingerprints of all files that change and of all drop-ins of listed units, as this run leaves them."""
     from ansible_collections.preload.jemalloc.plugins.module_utils import _undo as undo
 
@@ -242,7 +246,7 @@ def check_list(scopes: preload.Scopes, prefix: str) -> None:
         raise JemallocError("via: only glibc reads /etc/ld.so.preload, which this host does not have; use environment.")
     releases = {unit.name: scopes.release(unit) for unit in scopes.units}
     if "services" in scopes.kept:
-        listed = restarts.by_files([], prefix, scopes.current)
+        listed = pending.by_files([], prefix, scopes.current)
         releases = {**{each.unit: each.version for each in listed if each.version}, **releases}
     for name, release in releases.items():
         if release != scopes.current:

@@ -40,6 +40,9 @@ _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
 # What says in the files of a users' unit which CPUs it may use.
 _CPU_SETTINGS = ("CPUQuota", "AllowedCPUs", "CPUAffinity")
 
+#: What is_down() judges by.
+DOWN = ("ActiveState", "SubState", "Job")
+
 # Units that start a service; it is the service that preloads.
 _STARTERS = (".timer", ".socket", ".path")
 
@@ -320,6 +323,12 @@ def shown_all(
             # by name and not by order: systemctl passes over what it cannot ask for
             found.update(dict.fromkeys(shown_now.pop("Names", "").split(), shown_now))
     return {name: found.get(name, {}) for name in units}
+
+
+def is_down(properties: t.Mapping[str, str]) -> bool:
+    """Whether a unit does not run, and systemd is not about to start it."""
+    pending = properties.get("Job", "") not in ("", "0") or properties.get("SubState", "").endswith("auto-restart")
+    return properties.get("ActiveState") in ("inactive", "failed") and not pending
 
 
 def parse_show(output: str) -> t.List[t.Dict[str, t.List[str]]]:

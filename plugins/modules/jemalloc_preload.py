@@ -269,6 +269,13 @@ restarts:
       description: Why it has to be restarted.
       type: str
       sample: 3 of its 3 processes do not map jemalloc 5.3.1
+    along:
+      description:
+        - The active units that systemd restarts along with it, because they have C(Requires=), C(Requisite=),
+          C(BindsTo=) or C(PartOf=) it, or a unit that does.
+      type: list
+      elements: str
+      sample: [web.service]
 services:
   description:
     - The services that run and preload the library, or are kept out.

@@ -14,6 +14,11 @@ description:
     the library that is wanted.
   - A service for which that proof does not come in time goes back to what it was, which is the release that it mapped
     before or no drop-in of ours, and is restarted. The module then fails with the reason.
+  - systemd restarts other units along with a service, such as those with C(Requires=) or C(PartOf=) it. Where one of
+    them, or a socket, path or timer that starts the service, was active before and is not afterwards, it is started
+    again. A failure or a warning names it.
+  - A service that ends, or that systemd has started again three times, goes back at once. It does not stay down for
+    O(timeout).
   - That takes the lock of M(preload.jemalloc.jemalloc_preload), and rolls back only what O(services[].written) says. A
     drop-in that another run changed since is left as it is, the service runs with that, and the module fails.
   - A user's own systemd that does not answer within 5 seconds is left alone with its services, and a warning says so.
@@ -61,6 +66,10 @@ options:
       reason:
         description: Why it is restarted. Only for the reader.
         type: str
+      along:
+        description: The units that systemd restarts along with it. Only for the reader; the module asks systemd itself.
+        type: list
+        elements: str
   state:
     description:
       - V(restarted) restarts the services and proves them.
@@ -158,6 +167,7 @@ ARGUMENTS = {
             "before": {"type": "str"},
             "written": {"type": "str"},
             "reason": {"type": "str"},
+            "along": {"type": "list", "elements": "str"},
         },
     },
     "state": {"type": "str", "choices": ["restarted", "proved"], "default": "restarted"},
@@ -184,7 +194,7 @@ def carry_out(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[
     silent = {uid for uid in users if not managers.answers(run, uid)}
     services = [service for service in services if service.uid not in silent]
     if params["state"] == "restarted":
-        return restarted(run, services, prefix, params["timeout"])
+        return restarted(run, services, prefix, params["timeout"], host.warn)
     limit = None if params["memory_limit"] is None else params["memory_limit"] << 20
     reasons = restarts.prove_health(run, services, prefix, params["timeout"], limit)
     failures = [restarts.Failure(service, reason) for service, reason in reasons.items()]
@@ -192,7 +202,7 @@ def carry_out(module: AnsibleModule, host: Host) -> t.Tuple[t.List[str], t.List[
 
 
 def restarted(
-    run: Run, services: t.Sequence[restarts.Service], prefix: str, timeout: int
+    run: Run, services: t.Sequence[restarts.Service], prefix: str, timeout: int, warn: t.Callable[[str], None]
 ) -> t.Tuple[t.List[str], t.List[restarts.Failure]]:
     """Restart and prove the services whose drop-in is as this play left it, also when they run; the others failed."""
     failures = []
@@ -202,7 +212,7 @@ def restarted(
             failures.append(restarts.Failure(service, why, back="left as it is"))
     others = [failure.service for failure in failures]
     own = [service for service in services if service not in others]
-    proved, failed = restarts.restart_and_prove(run, own, prefix, timeout)
+    proved, failed = restarts.restart_and_prove(run, own, prefix, timeout, warn)
     rolled_back = {failure.service.drop_in for failure in failed}
     for service in own:
         # Another run that came between the restart and its proof may have taken the service for one that it need not

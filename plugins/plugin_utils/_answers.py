@@ -105,7 +105,9 @@ RETURNS: t.Dict[str, t.Dict[str, shapes.Shape]] = {
     },
     "jemalloc_preload": {
         **_SCOPES,
-        "restarts": shapes.list_of(_having({"name": _NAME, "uid": shapes.optional(_UID)}), _UNITS),
+        "restarts": shapes.list_of(
+            _having({"name": _NAME, "uid": shapes.optional(_UID), "along": shapes.optional(_NAMES)}), _UNITS
+        ),
     },
     "jemalloc_service": {"processes": shapes.mapping_of(_LINE, shapes.number(0, 1 << 32), _UNITS)},
     "jemalloc_container": {

@@ -74,6 +74,8 @@ def line(found: Results, check: bool) -> str:
         pending = [] if check else [name for name in services if name not in counts]
         names = [*services, *outdated] if check else [*_counted(counts), *found.contained.get("proved", ())]
         done = [f"{'would restart' if check else 'restarted and verified'} {_listed(names)}"] if names else []
+        along = _along(found.preloaded.get("restarts") or ())
+        done += [f"systemd {'would restart' if check else 'restarted'} with it {_listed(along)}"] if along else []
     return "; ".join([_release(found, check), *done, f"pending: {_listed(pending) if pending else 'none'}"])
 
 
@@ -88,6 +90,12 @@ def _service(restart: Result) -> str:
     """Return a service as jemalloc_service names it."""
     uid = restart.get("uid")
     return str(restart["name"]) if uid is None else f"{restart['name']} of user {uid}"
+
+
+def _along(restarts: t.Sequence[Result]) -> t.List[str]:
+    """Return the units that systemd restarts along with services, without those that are restarted for themselves."""
+    names = {each["name"] for each in restarts}
+    return sorted({name for each in restarts for name in each.get("along") or ()} - names)
 
 
 def _counted(counts: t.Mapping[str, int]) -> t.List[str]:

@@ -41,21 +41,31 @@ def test_one_download_and_one_build(clean: Fleet, sources: Sources) -> None:
     library = "/opt/jemalloc/5.3.0/lib/libjemalloc.so.2"
     assert {host: mapped(fleet, host, "cron") for host in fleet.hosts} == {host: {library} for host in fleet.hosts}
 
-    said = re.findall(r"^fleet\d\S*(?: \(\d+ hosts\))?: .*", printed, re.MULTILINE)
-    said = [line for line in said if not re.search(r"building jemalloc 5\.3\.0 \(\d+ s\)$", line)]  # every 15 s
-    others = [host for host in fleet.hosts if host not in built]
-    assert said[:3] == [
-        f"{built[0]}: downloaded the source from {sources.address}/jemalloc-5.3.0.tar.bz2",
-        f"{built[0]}: building jemalloc 5.3.0 for x86_64-glibc (1 of 1)",
-        f"{others[0]}..{others[-1]} ({len(others)} hosts): waiting for that build",
-    ]
-    assert re.fullmatch(rf"{built[0]}: built jemalloc 5.3.0 in \d+ s", said[3])
-    assert sorted(said[4:]) == [f"{host}: installing jemalloc 5.3.0, built on {built[0]}" for host in others]
+    said_by_hosts(fleet, printed, built[0], sources.address)
     assert {receipt.get("builder") for host, receipt in receipts.items() if host not in built} == {built[0]}
     again = fleet.play("site", **wanted)
     assert re.findall(r"changed=(\d+)", again) == ["0"] * len(fleet.hosts)
-    assert not re.search(r"^fleet\d+: ", again, re.MULTILINE)
+    said = re.findall(r"^fleet\d+: .*", again, re.MULTILINE)
+    assert sorted(said) == [f"{host}: jemalloc 5.3.0; pending: none" for host in fleet.hosts]
     assert sources.asked == ["/jemalloc-5.3.0.tar.bz2"]
+
+
+def said_by_hosts(fleet: Fleet, printed: str, builder: str, address: str) -> None:
+    """See what a first run prints of the hosts, of which one builds."""
+    said = re.findall(r"^fleet\d\S*(?: \(\d+ hosts\))?: .*", printed, re.MULTILINE)
+    others = [host for host in fleet.hosts if host != builder]
+    ends = [line for line in said if line.endswith("pending: none")]
+    end = "jemalloc 5.3.0; restarted and verified cron (1 process); pending: none"
+    assert sorted(ends) == [f"{host}: {end}" for host in fleet.hosts]
+    goes_on = re.compile(r"building jemalloc 5\.3\.0 \(\d+ s\)$")  # every 15 s
+    said = [line for line in said if line not in ends and not goes_on.search(line)]
+    assert said[:3] == [
+        f"{builder}: downloaded the source from {address}/jemalloc-5.3.0.tar.bz2",
+        f"{builder}: building jemalloc 5.3.0 for x86_64-glibc (1 of 1)",
+        f"{others[0]}..{others[-1]} ({len(others)} hosts): waiting for that build",
+    ]
+    assert re.fullmatch(rf"{builder}: built jemalloc 5.3.0 in \d+ s", said[3])
+    assert sorted(said[4:]) == [f"{host}: installing jemalloc 5.3.0, built on {builder}" for host in others]
 
 
 def test_a_mixed_fleet_with_the_newest_first(clean: Fleet, tarball: Tarball) -> None:

@@ -115,9 +115,11 @@ class Operator:
 
 
 @contextlib.contextmanager
-def operator(run: Run, directory: Path, tarball: t.Callable[[str], tuple[str, str]]) -> t.Iterator[Operator]:
+def operator(
+    run: Run, directory: Path, tarball: t.Callable[[str], tuple[str, str]], suite: str = "bookworm"
+) -> t.Iterator[Operator]:
     """Start the host, and build two releases for it on this machine."""
-    name = f"preload-jemalloc-operators-{os.getpid()}"
+    name = f"preload-jemalloc-operators-{suite}-{os.getpid()}"
     releases = {}
     for version in RELEASES:
         path, checksum = tarball(version)
@@ -127,7 +129,7 @@ def operator(run: Run, directory: Path, tarball: t.Callable[[str], tuple[str, st
         module = ("--module-name=preload.jemalloc.jemalloc", f"--args={json.dumps(arguments)}")
         run("ansible", "--connection=local", *module, "localhost", cwd=directory)
     made = Operator(run, directory, name, releases)
-    image = run(str(ROOT / ".ci" / "build-image"), "bookworm").splitlines()[-1]
+    image = run(str(ROOT / ".ci" / "build-image"), suite).splitlines()[-1]
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / "key"))
     remove = ("podman", "rm", "--force", "--ignore", "--time=0", name)
     try:

@@ -11,7 +11,8 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _summary as summary
 
-RESTARTS = [{"name": "puma.service", "uid": None}, {"name": "own.service", "uid": 1000}]
+PUMA = {"name": "puma.service", "uid": None}
+RESTARTS = [PUMA, {"name": "own.service", "uid": 1000}]
 CONTAINERS = [{"name": "web.service", "reason": "old"}, {"name": "db.service", "reason": ""}]
 COUNTS = {"puma.service": 3, "own.service of user 1000": 1}
 
@@ -72,6 +73,20 @@ WHOLE: t.Dict[str, t.Any] = {
             results(preloaded={"restarts": RESTARTS}, restarted={"processes": {"puma.service": 1, "other": 1}}),
             False,
             "jemalloc 5.3.1; restarted and verified puma (1 process); pending: own of user 1000",
+        ),
+        (
+            results(
+                preloaded={"restarts": [{**RESTARTS[0], "along": ["web.service"]}]}, restarted={"processes": COUNTS}
+            ),
+            False,
+            "jemalloc 5.3.1; restarted and verified puma (3 processes); systemd restarted with it web; pending: none",
+        ),
+        (
+            results(
+                preloaded={"restarts": [{**RESTARTS[0], "along": ["a.service", "b.socket"]}, {"name": "a.service"}]}
+            ),
+            True,
+            "jemalloc 5.3.1; would restart puma, a; systemd would restart with it b.socket; pending: none",
         ),
         (
             results(restarted={"processes": COUNTS}, **WHOLE),

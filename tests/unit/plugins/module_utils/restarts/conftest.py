@@ -30,6 +30,7 @@ class Fake:
         self.kill_mode, self.again = "control-group", 0
         self.stopped = (0, "")
         self.calls: t.List[str] = []
+        self.warnings: t.List[str] = []
         self.journal = (0, "")
         self.restarted = (0, "")
 

@@ -12,87 +12,10 @@ import typing as t
 
 import pytest
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
-from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+from ansible_collections.preload.jemalloc.plugins.module_utils import _pending as pending
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from tests.unit.plugins.module_utils.restarts.conftest import PUMA, Fake
-
-
-def entry(version: t.Optional[str], reason: str, before: t.Optional[str] = None) -> t.Dict[str, t.Any]:
-    """Return what a service that needs a restart looks like in a result."""
-    name = "puma.service"
-    service = {"name": name, "version": version, "uid": None, "unit": name, "before": before, "written": None}
-    return {**service, "reason": reason}
-
-
-def needed(*arguments: t.Any, **more: t.Any) -> t.List[t.Dict[str, t.Any]]:
-    """Return the services that have to be restarted."""
-    return [each for each in restarts.running(*arguments, **more) if each["reason"]]
-
-
-def test_a_drop_in_that_changes_in_another_way_needs_a_restart_too(use: t.Callable[..., Fake], prefix: str) -> None:
-    fake = use()
-    fake.start("puma.service", "5.3.1")
-    listed = [restarts.Listed("puma.service", False, "5.3.1")]
-    path = places.drop_in_path("puma.service")
-    changed = needed(fake, listed, prefix, [changes_util.Change(path, "old", "new")])
-    assert changed == [entry("5.3.1", "its drop-in is going to differ", "old")]
-    assert needed(fake, listed, prefix, [changes_util.Change(path, None, "new")]) == []
-
-
-@pytest.mark.parametrize(
-    ("runs", "version", "rebuilt", "reason"),
-    [
-        ([], "5.3.1", None, None),
-        (["5.3.1", "5.3.1"], "5.3.1", None, None),
-        (["5.3.1", "5.1.0", None], "5.3.1", None, "2 of its 3 processes do not map jemalloc 5.3.1"),
-        (["5.3.1", "5.3.1"], "5.3.1", "5.3.1", "2 of its 2 processes do not map jemalloc 5.3.1"),
-        (["5.3.1"], "5.3.1", "5.1.0", None),
-        ([], "5.3.1", "5.3.1", None),
-        ([None], None, None, None),
-        ([None], None, "5.3.1", None),
-        (["5.3.1", None], None, None, "1 of its 2 processes still map jemalloc"),
-    ],
-)
-def test_running(
-    use: t.Callable[..., Fake],
-    prefix: str,
-    runs: t.List[t.Optional[str]],
-    version: t.Optional[str],
-    rebuilt: t.Optional[str],
-    reason: t.Optional[str],
-) -> None:
-    fake = use()
-    for number, release in enumerate(runs):
-        fake.start(f"{number}.service", release)
-    for directory in fake.proc.iterdir():
-        (directory / "cgroup").write_text("0::/system.slice/puma.service\n")
-    expected = [] if reason is None else [entry(version, reason)]
-    listed = [restarts.Listed("puma.service", False, version)]
-    assert needed(fake, listed, prefix, rebuilt=rebuilt) == expected
-
-
-def test_a_service_of_which_only_zombies_are_left_does_not_run(use: t.Callable[..., Fake], prefix: str) -> None:
-    fake = use()
-    fake.start("puma.service", "5.1.0")
-    (fake.proc / "100" / "maps").write_text("")
-    assert restarts.running(fake, [restarts.Listed("puma.service", False, "5.3.1")], prefix) == []
-
-
-@pytest.mark.parametrize("kill_mode", ["process", "none"])
-def test_what_a_restart_spares_is_not_the_service(use: t.Callable[..., Fake], prefix: str, kill_mode: str) -> None:
-    fake = use()
-    listed = [restarts.Listed("puma.service", False, "5.3.1")]
-    fake.start("puma.service", "5.3.1", count=2)
-    (fake.proc / "101" / "maps").write_text("7f00-7f01 r-xp 0 08:01 12   /bin/sleep\n")
-    assert needed(fake, listed, prefix) == [entry("5.3.1", "1 of its 2 processes do not map jemalloc 5.3.1")]
-    assert restarts.prove(fake, [PUMA], prefix, -1) == {PUMA: "its process 101 does not map jemalloc 5.3.1"}
-    fake.kill_mode = kill_mode
-    assert needed(fake, listed, prefix) == []
-    assert restarts.prove(fake, [PUMA], prefix, 60) == {}
-    (fake.proc / "100" / "maps").write_text("7f00-7f01 r-xp 0 08:01 12   /usr/sbin/cron\n")
-    assert needed(fake, listed, prefix) == [entry("5.3.1", "1 of its 1 processes do not map jemalloc 5.3.1")]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +65,7 @@ def test_prove(use: t.Callable[..., Fake], prefix: str) -> None:
     fake.start("puma.service", "5.3.1", count=3)
     fake.start("cron.service", None)
     assert restarts.prove(fake, [PUMA, restarts.Service("cron.service", None)], prefix, 60) == {}
-    properties = "Names,ActiveState,MainPID,KillMode,NRestarts"
+    properties = "Names,ActiveState,SubState,Job,MainPID,KillMode,NRestarts"
     assert fake.calls == [f"systemctl show --property={properties} -- puma.service cron.service"] * 2
 
 
@@ -173,8 +96,8 @@ def test_many_services_take_one_scan_and_one_question(
     scans.clear()
     assert restarts.releases_before(MANY, prefix) == dict.fromkeys(MANY, "5.1.0")
     assert (len(scans), len(fake.calls)) == (1, 0)
-    listed = [restarts.Listed(service.name, False, "5.3.1") for service in MANY]
-    assert len(needed(fake, listed, prefix)) == len(MANY)
+    listed = [pending.Listed(service.name, False, "5.3.1") for service in MANY]
+    assert all(each["reason"] for each in pending.running(fake, listed, prefix))
     assert (len(scans), len(fake.calls)) == (2, 1)
     for service in MANY:
         fake.start(service.name, "5.3.1")
@@ -195,11 +118,12 @@ def test_each_systemd_is_asked_for_its_own_services(use: t.Callable[..., Fake], 
     assert ["XDG_RUNTIME_DIR" in call for call in fake.calls[:3]] == [True, False, True]
 
 
-GOOD, MOVED, BAD, AGAIN = (
+GOOD, MOVED, BAD, AGAIN, ENDED = (
     restarts.Look("", "1"),
     restarts.Look("", "2"),
     restarts.Look("it is bad", "1"),
     restarts.Look("", "3", "systemd started it again"),
+    restarts.Look("it is failed", "0", final=True),
 )
 
 
@@ -210,6 +134,9 @@ GOOD, MOVED, BAD, AGAIN = (
         (1, [GOOD, MOVED, MOVED], ""),
         (1, [GOOD, BAD, GOOD, GOOD], ""),
         (1, [BAD, BAD, BAD, GOOD, GOOD], ""),
+        # nothing better is to be waited for
+        (1, [GOOD, ENDED], "it is failed"),
+        (1, [AGAIN._replace(final=True), AGAIN], ""),
         # the time is over when the second one begins
         (100, [BAD, GOOD, GOOD], ""),
         (100, [BAD, GOOD, BAD], "it is bad"),
@@ -242,6 +169,34 @@ def test_those_that_fail_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> No
     looks = iter([{"a": BAD, "b": GOOD}, {"a": GOOD, "b": BAD}, {"a": BAD}])
     monkeypatch.setattr(restarts, "INTERVAL", 0)
     assert list(restarts.unsettled(lambda _names: next(looks), ["a", "b"], -1)) == ["a", "b"]
+
+
+def test_each_failure_is_told_at_once_and_takes_no_time_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [0.0], []
+    looks = iter([{"a": BAD, "b": ENDED}, {"a": BAD}, {"a": GOOD}, {"a": GOOD}])
+
+    def failed(name: str, reason: str) -> None:
+        told.append((name, reason, now[0]))
+        now[0] += 100
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    reasons = restarts.unsettled(lambda _names: next(looks), ["a", "b"], 10, failed)
+    assert (reasons, told) == ({"b": "it is failed"}, [("b", "it is failed", 0)])
+
+
+@pytest.mark.parametrize(("again", "state", "reason"), [(3, "activating", "3 times again"), (2, "failed", "2 times")])
+def test_a_service_that_does_not_come_up_is_not_waited_for(
+    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch, again: int, state: str, reason: str
+) -> None:
+    fake = use()
+    fake.states["puma.service"] = "activating"
+
+    def sleep(_seconds: float) -> None:
+        fake.again, fake.states["puma.service"] = again, state
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert reason in restarts.prove(fake, [PUMA], prefix, 1000)[PUMA]
 
 
 def test_prove_health(use: t.Callable[..., Fake], prefix: str) -> None:
@@ -340,29 +295,3 @@ def test_journal(use: t.Callable[..., Fake], answer: t.Tuple[int, str], expected
     command = "journalctl --no-pager --quiet --output=cat --lines=3"
     asked = [f"{command} _SYSTEMD_UNIT=puma.service", f"{command} --unit=puma.service"]
     assert fake.calls == ["timeout 5 journalctl --sync", *(asked[:1] if expected else asked)]
-
-
-def test_what_the_files_say(root: pathlib.Path, prefix: str) -> None:
-    texts = {"puma": f"{prefix}/current/lib/x", "cron": f"{prefix}/5.1.0/lib/x:/foreign", "nginx": "UnsetEnvironment="}
-    for name, text in texts.items():
-        path = pathlib.Path(places.drop_in_path(f"{name}.service"))
-        path.parent.mkdir(parents=True)
-        path.write_text(text)
-    changes = [
-        changes_util.Change(places.drop_in_path("puma.service"), "x", None),
-        changes_util.Change(places.drop_in_path("job@.service", user=True), None, f"{prefix}/current/lib/x"),
-        changes_util.Change("/etc/environment", None, "x"),
-    ]
-    listed = [
-        restarts.Listed("cron.service", False, "5.1.0"),
-        restarts.Listed("job@.service", True, "5.3.1"),
-        restarts.Listed("nginx.service", False, None),
-    ]
-    assert sorted(restarts.by_files(changes, prefix, "5.3.1"), key=str) == [
-        *listed,
-        restarts.Listed("puma.service", False, None),
-    ]
-    assert sorted(restarts.by_files(changes, prefix, "5.3.1", host_wide=True), key=str) == [
-        *listed,
-        restarts.Listed("puma.service", False, "any"),
-    ]

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+from ansible_collections.preload.jemalloc.plugins.module_utils import _relations as relations
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
 from tests.unit.plugins.module_utils.restarts.conftest import PUMA, Fake, drop_in
 
@@ -19,7 +20,7 @@ from tests.unit.plugins.module_utils.restarts.conftest import PUMA, Fake, drop_i
 def test_all_goes_well(use: t.Callable[..., Fake], prefix: str) -> None:
     fake = use()
     drop_in(prefix)
-    assert restarts.restart_and_prove(fake, [PUMA], prefix, 1) == (["puma.service"], [])
+    assert restarts.restart_and_prove(fake, [PUMA], prefix, 1, fake.warnings.append) == (["puma.service"], [])
 
 
 def test_a_release_that_does_not_start_goes_back_to_the_one_before(use: t.Callable[..., Fake], prefix: str) -> None:
@@ -27,7 +28,7 @@ def test_a_release_that_does_not_start_goes_back_to_the_one_before(use: t.Callab
     path = drop_in(prefix)
     fake.start("puma.service", "5.1.0")
     fake.restarted, fake.journal = (1, "Job failed.\n"), (0, "jemalloc: bad\n")
-    proved, failures = restarts.restart_and_prove(fake, [PUMA], prefix, 1)
+    proved, failures = restarts.restart_and_prove(fake, [PUMA], prefix, 1, fake.warnings.append)
     assert proved == []
     assert [str(failure) for failure in failures] == [
         "puma.service: it did not start: Job failed.; it runs again with jemalloc 5.1.0 as before; its journal ends "
@@ -49,7 +50,7 @@ def test_a_service_that_ran_without_it_goes_back_to_that(use: t.Callable[..., Fa
     fake.restarted = (124, "")
     cron = restarts.Service("cron.service", None)
     pathlib.Path(places.drop_in_path("cron.service")).unlink()
-    proved, failures = restarts.restart_and_prove(fake, [PUMA, cron], prefix, 1)
+    proved, failures = restarts.restart_and_prove(fake, [PUMA, cron], prefix, 1, fake.warnings.append)
     assert proved == ["cron.service"]
     assert [str(failure) for failure in failures] == [
         "puma.service: it did not start within 1 s; it runs again without the library as before"
@@ -67,7 +68,7 @@ def test_one_that_does_not_start_goes_back_before_the_others_are_waited_for(
     others = restarts.Service("cron.service", None)
     fake.start("cron.service", None)
     _proved, failures = restarts.restart_and_prove(
-        fake, [PUMA, restarts.Service("sidekiq.service", "5.3.1"), others], prefix, 1
+        fake, [PUMA, restarts.Service("sidekiq.service", "5.3.1"), others], prefix, 1, fake.warnings.append
     )
     assert [failure.service.name for failure in failures] == ["puma.service", "sidekiq.service"]
     done = [call.split()[-1] for call in fake.calls if "restart" in call]
@@ -102,7 +103,7 @@ def test_a_service_that_was_broken_before_too(
     fake.restarted = (1, "")
     if refuses:
         monkeypatch.setattr(fake, "_restart", lambda _unit: (1, ""))
-    _proved, failures = restarts.restart_and_prove(fake, [PUMA], prefix, 1)
+    _proved, failures = restarts.restart_and_prove(fake, [PUMA], prefix, 1, fake.warnings.append)
     assert [str(failure) for failure in failures] == [
         f"puma.service: it did not start: 1; {told} (it did not start: 1)"
     ]
@@ -125,7 +126,7 @@ def test_a_drop_in_that_was_there_before_comes_back(use: t.Callable[..., Fake], 
     fake.start("puma.service", "5.1.0")
     fake.restarted = (1, "")
     service = restarts.Service("puma.service", "5.3.1", before=before)
-    _proved, failures = restarts.restart_and_prove(fake, [service], prefix, 1)
+    _proved, failures = restarts.restart_and_prove(fake, [service], prefix, 1, fake.warnings.append)
     assert failures[0].back == "it runs again with jemalloc 5.1.0 as before"
     assert path.read_text() == before
 
@@ -136,7 +137,7 @@ def test_all_instances_of_a_template_go_back(use: t.Callable[..., Fake], prefix:
     path = drop_in(prefix, "job@.service")
     fake.restarted = (0 if starts else 1, "")
     services = [restarts.Service(f"job@{name}.service", "5.3.1", unit="job@.service") for name in "ab"]
-    _proved, failures = restarts.restart_and_prove(fake, services, prefix, 1)
+    _proved, failures = restarts.restart_and_prove(fake, services, prefix, 1, fake.warnings.append)
     back = "it runs again without the library as before"
     expected = [f"job@{name}.service: it is failed; {back}" for name in "ab"]
     if not starts:
@@ -162,4 +163,37 @@ def test_a_service_of_a_user(use: t.Callable[..., Fake], prefix: str) -> None:
     assert managers.command(4242)[:6] == [
         *("timeout", "--kill-after=1", "5s", "setpriv"),
         *("--reuid=4242", "--regid=4242"),
+    ]
+
+
+def test_what_stops_with_a_service_is_started_again(
+    use: t.Callable[..., Fake], prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = use("5.3.1")
+    drop_in(prefix)
+    cron = restarts.Service("cron.service", None)
+    fake.start("cron.service", None)
+    asked: t.List[t.Any] = []
+    around = {PUMA.owned: ["web.service"], cron.owned: ["log.service", "at.service"]}
+    ended = {
+        "web.service": relations.Ended("web.service", PUMA.owned, ""),
+        "log.service": relations.Ended("log.service", cron.owned, ""),
+        "at.service": relations.Ended("at.service", cron.owned, "Job failed."),
+    }
+
+    def start_again(_run: t.Any, before: t.Mapping[t.Any, t.Sequence[str]], _timeout: int, failed: t.Any) -> t.Any:
+        asked.append((before, list(failed)))
+        return [ended.pop(name) for names in before.values() for name in names if name in ended]
+
+    monkeypatch.setattr(relations, "around", lambda _run, _services: around)
+    monkeypatch.setattr(relations, "start_again", start_again)
+    fake.restarted, fake.journal = (1, "Job failed.\n"), (0, "")
+    proved, failures = restarts.restart_and_prove(fake, [PUMA, cron], prefix, 1, fake.warnings.append)
+    assert proved == ["cron.service"]
+    assert asked == [({PUMA.owned: ["web.service"]}, [PUMA.owned]), (around, [PUMA.owned])]
+    assert fake.warnings == ["log.service, which systemd stopped with cron.service, was started again."]
+    assert [str(failure) for failure in failures] == [
+        "puma.service: it did not start: Job failed.; it runs again without the library as before; web.service, which "
+        "systemd stopped with puma.service, was started again",
+        "at.service: systemd stopped it with cron.service, and it did not start again: Job failed.",
     ]

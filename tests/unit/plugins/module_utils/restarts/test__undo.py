@@ -91,7 +91,7 @@ def test_the_drop_in_of_another_run_is_left_alone(
     reason, end = "its process 100 does not map jemalloc 5.3.1", ", and restarted with that"
     if now:
         reason, end = "it did not start: Job failed.", "; it did not start: Job failed."
-    _proved, failures = restarts.restart_and_prove(fake, [puma], prefix, 1)
+    _proved, failures = restarts.restart_and_prove(fake, [puma], prefix, 1, fake.warnings.append)
     assert [str(failure) for failure in failures] == [
         f"puma.service: {reason}; {path} was changed since by another run, or by hand: left as it is{end}"
     ]

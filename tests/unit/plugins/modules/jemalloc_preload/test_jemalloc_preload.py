@@ -201,7 +201,7 @@ def test_who_needs_a_restart(
     wanted = []
     if expected:
         name = "puma.service"
-        wanted = [{"name": name, "version": expected[0], "uid": None, "unit": name, "reason": expected[1]}]
+        wanted = [{"name": name, "version": expected[0], "uid": None, "unit": name, "reason": expected[1], "along": []}]
     found = scopes(_check=check, **arguments)["restarts"]
     assert [{key: value for key, value in each.items() if key not in ("before", "written")} for each in found] == wanted
 
