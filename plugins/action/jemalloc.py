@@ -107,7 +107,11 @@ class ActionModule(base.Action):
         self._arguments, self._own = split(arguments)
         if isinstance(self._arguments.get("scopes"), dict):
             self._arguments["scopes"] = rendering.with_texts(self._arguments["scopes"])
-        return self._install(str(arguments.get("build") or "now"))
+        result = self._install(str(arguments.get("build") or "now"))
+        cache = str(self._own["cache"])
+        if result.get("stays") is not None and result["changed"] and os.path.isdir(os.path.expanduser(cache)):
+            result["stays"] = [*result["stays"], f"{cache} on the controller"]
+        return result
 
     @functools.cached_property
     def _trust(self) -> fleet.Trust:
@@ -316,6 +320,8 @@ class ActionModule(base.Action):
                 try:
                     path, sha256, origin = self._download(cache, need, origins)
                     found = path, sha256
+                except downloading.MissingLibraryError as error:
+                    self._display.warning(f"Each host looks for the source itself: {error}.")
                 except JemallocError as error:
                     said = answers.plain(str(error))
                     self._display.v(f"{self._host}: the controller has no source, so the host looks for one: {said}")
@@ -328,6 +334,7 @@ class ActionModule(base.Action):
 
     def _download(self, cache: caching.Cache, need: caching.Need, origins: t.Sequence[str]) -> t.Tuple[str, str, str]:
         """Download the source into the cache; return its path there, its digest, and where it came from."""
+        downloading.library()
         release = catalogue.find_release(need.version, self._arguments.get("checksum") or None)
         progress = display.progress(f"{self._host}: jemalloc {need.version}")
         address = self._own["cache_mirror"]

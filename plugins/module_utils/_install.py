@@ -247,6 +247,7 @@ def _install(host: Host, request: Request, undo: publish.Undo) -> t.Dict[str, t.
     preflight(host, library)
     when = datetime.datetime.now(datetime.timezone.utc)
     receipt = {**staged.receipt, "installed_at": when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "by": "preload.jemalloc"}
+    receipt["packages"] = list(staged.packages)
     publish.complete(staged.tree, request.prefix, receipt)
     publish.publish(request.prefix, staged.tree, request.release.version, undo)
     labels.restore(host.run, [f"{request.prefix}/{request.release.version}"])

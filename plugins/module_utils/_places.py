@@ -17,6 +17,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _container
 from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils._changes import DROP_IN
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 # No script of ours that starts another program is as long.
 _MOST_OF_A_SCRIPT = 4096
@@ -130,6 +131,19 @@ def wrapper_links(prefix: str, root: str = "/") -> t.List[str]:
     paths = {name: command_path(name, root) for name in WRAPPERS}
     targets = {path: f"{prefix}/current/bin/{name}" for name, path in paths.items() if os.path.islink(path)}
     return [path for path, target in targets.items() if os.readlink(path) == target]
+
+
+def check_one_store(prefix: str, root: str = "/") -> None:
+    """Refuse another store than the one that the wrappers on the PATH lead to: one command cannot lead to two."""
+    for name in WRAPPERS:
+        path, end = command_path(name, root), f"/current/bin/{name}"
+        target = os.readlink(path) if os.path.islink(path) else ""
+        other = target[: -len(end)] if target.endswith(end) else ""
+        if other and os.path.isdir(f"{other}/current") and os.path.realpath(other) != os.path.realpath(prefix):
+            raise JemallocError(
+                f"prefix: {prefix} is not where this host has its jemalloc, that is {other}. Nothing was changed. Use "
+                f"prefix: {other}, or remove that one first (state: absent with prefix: {other})."
+            )
 
 
 def references(directory: str, root: str = "/") -> t.List[str]:

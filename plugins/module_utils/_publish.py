@@ -200,6 +200,7 @@ def remove(prefix: str, plan: store.Plan, undo: Undo) -> None:
         undo.pop_all()  # what is half deleted must not get its name back
         files.remove_tree(f"{prefix}/{store.STAGING}")
         _remove_prefix(prefix)
+        files.sync_directory(os.path.dirname(prefix))
 
 
 def _remove_installation(prefix: str, version: str, undo: Undo) -> None:

@@ -75,6 +75,7 @@ def planned(
 ) -> t.Tuple[t.Dict[str, t.Any], t.Sequence[changes_util.Change], preload.Scopes, t.Sequence[pending.Listed]]:
     """Return the result, which check mode and the real run share, and what it takes to come there."""
     prefix = store.check_prefix(params["prefix"])
+    places.check_one_store(prefix)
     foreign: t.List[str] = []
     left: t.List[str] = []
     scopes = preload.Scopes()

@@ -23,6 +23,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _wrapper a
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 RECEIPT = "receipt.json"
+
+#: Where the role builds for other hosts, the default of its jemalloc_build_prefix.
+BUILD_PREFIX = "/opt/jemalloc-build"
 LOCK = ".lock"
 STAGING = ".staging"
 LINKS = ("current", "previous")
@@ -224,6 +227,13 @@ def read_installation(prefix: str, version: str, verify: bool = True) -> t.Optio
 def is_installed(prefix: str, version: str) -> bool:
     """Whether a store has an installation of a release, damaged or not."""
     return bool(_INSTALLATION.fullmatch(version)) and read_installation(prefix, version, verify=False) is not None
+
+
+def stays(found: Store) -> t.List[str]:
+    """Return what came with a store and stays when it goes: packages that builds installed, and another store."""
+    packages = {name for each in found.installations.values() for name in each.receipt.get("packages") or ()}
+    stores = [BUILD_PREFIX] if found.prefix != BUILD_PREFIX and os.path.isdir(BUILD_PREFIX) else []
+    return [*([f"packages {' and '.join(sorted(packages))}"] if packages else []), *stores]
 
 
 def _read_receipt(directory: str) -> t.Optional[str]:

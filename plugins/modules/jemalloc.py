@@ -352,6 +352,14 @@ packages:
   type: list
   elements: str
   sample: [gcc, make]
+stays:
+  description:
+    - When O(state=absent) removes the last installation, what came with it and stays. That is the packages which builds
+      installed, the directory in which the role builds for other hosts, and the cache of the controller.
+  returned: success, and O(state=absent)
+  type: list
+  elements: str
+  sample: [packages gcc and make, /opt/jemalloc-build, ~/.cache/preload.jemalloc on the controller]
 """
 
 import typing as t
@@ -392,6 +400,10 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     What only a change needs is loaded only for one: most runs find that all is as it should be.
     """
     params = module.params
+    if params["scopes"] is not None:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+
+        places.check_one_store(prefix)
     if params["for_metrics"]:
         check_metrics()
     release, wish = wanted(module, prefix)
@@ -519,7 +531,8 @@ def make_absent(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
             install.forget_logs()
     elif not module.check_mode:
         publish.clear_leftovers(prefix)
-    return report(before, planned, version)
+    stays = store.stays(before) if planned.changes and not planned.after["installations"] else []
+    return {**report(before, planned, version), "stays": stays}
 
 
 def check_unused(planned: store.Plan, prefix: str, released: t.Collection[str]) -> None:

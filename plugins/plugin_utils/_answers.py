@@ -100,6 +100,7 @@ RETURNS: t.Dict[str, t.Dict[str, shapes.Shape]] = {
         **_LIBRARY,
         **_STORE,
         "packages": shapes.list_of(_LINE, 1000),
+        "stays": shapes.list_of(_LINE, 1000),
         "scopes": shapes.optional(_SCOPED),
         "diff": shapes.record({"before": shapes.record(_STORE), "after": shapes.mapping_of(_LINE, _ANY, 10)}),
     },

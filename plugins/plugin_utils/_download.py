@@ -31,15 +31,25 @@ _BLOCK = 1 << 16
 Progress = t.Callable[[int, int], None]
 
 
+class MissingLibraryError(JemallocError):
+    """The controller lacks requests, so that nothing is downloaded on it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the controller lacks the Python package requests (python3 -m pip install requests, for the Python of "
+            "Ansible)"
+        )
+
+
 def library() -> types.ModuleType:
-    """Return requests; JemallocError where the controller lacks it.
+    """Return requests; MissingLibraryError where the controller lacks it.
 
     It takes longer to import than all else of an action, and most runs download nothing.
     """
     try:
         import requests
     except ImportError:
-        raise JemallocError("the controller lacks the Python package requests") from None
+        raise MissingLibraryError from None
     return requests
 
 

@@ -60,7 +60,7 @@ def ask(url: str) -> t.Any:
     try:
         requests = downloading.library()
     except JemallocError as error:
-        raise JemallocError(f"latest: {error}, which it needs; pip install requests.") from None
+        raise JemallocError(f"latest: {error}.") from None
     try:
         response = requests.get(url, timeout=TIMEOUT, headers={"Accept": "application/vnd.github+json"})
         response.raise_for_status()

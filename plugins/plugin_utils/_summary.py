@@ -16,6 +16,7 @@ _REGISTERED = {
     "jemalloc_preload": "__jemalloc_preloaded",
     "jemalloc_container": "__jemalloc_contained",
     "jemalloc_service": "__jemalloc_restarted",
+    "jemalloc removed": "__jemalloc_removed",
 }
 
 #: So many names stand in a line.
@@ -31,6 +32,7 @@ class Results(t.NamedTuple):
     preloaded: Result
     contained: Result
     restarted: Result
+    removed: Result
 
     @property
     def given(self) -> Result:
@@ -80,9 +82,10 @@ def line(found: Results, check: bool) -> str:
 
 
 def _release(found: Results, check: bool) -> str:
-    """Return the release of the host."""
+    """Return the release of the host, or what stays of it."""
     if found.given["state"] == "absent":
-        return "would remove jemalloc" if check else "jemalloc removed"
+        stays = f"; what stays: {_listed(found.removed['stays'])}" if found.removed.get("stays") else ""
+        return f"{'would remove jemalloc' if check else 'jemalloc removed'}{stays}"
     return f"jemalloc {found.installed.get('version')}"
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import typing as t
 
 import pytest
+from ansible.utils.display import Display
 
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _cache as caching
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _download as downloading
@@ -167,6 +169,17 @@ def test_the_source_is_brought(play: Play, server: str) -> None:
 def test_a_source_that_only_the_host_has(play: Play) -> None:
     assert source_of(play, "/root/source.tar.bz2") is None
     assert source_of(play, "http://127.0.0.1:1/source.tar.bz2") is None
+
+
+def test_a_controller_without_requests(play: Play, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: t.List[str] = []
+    monkeypatch.setattr(Display, "warning", lambda _self, text, **_more: warned.append(text))
+    monkeypatch.setitem(sys.modules, "requests", None)
+    assert source_of(play, f"{server}/source.tar.bz2") is None
+    assert warned == [
+        "Each host looks for the source itself: the controller lacks the Python package requests "
+        "(python3 -m pip install requests, for the Python of Ansible)."
+    ]
 
 
 def test_the_wish_for_the_newest_release(play: Play, server: str) -> None:

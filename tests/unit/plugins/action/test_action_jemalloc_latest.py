@@ -62,10 +62,7 @@ def test_an_answer_that_does_not_do(tmp_path: pathlib.Path, server: str, name: s
 
 def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(
-        JemallocError,
-        match=r"^latest: the controller lacks the Python package requests, which it needs; pip install requests\.$",
-    ):
+    with pytest.raises(JemallocError, match=r"^latest: the controller lacks the Python package requests \(.*\)\.$"):
         latest.with_latest({"latest": True}, str(tmp_path))
 
 

@@ -10,6 +10,7 @@ import pathlib
 import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from tests.unit.conftest import put
 
 PREFIX = "/opt/jemalloc"
@@ -129,3 +130,21 @@ def test_files_for_more_than_one_service_by_their_scopes(root: pathlib.Path) -> 
         str(root / "etc/ld.so.preload"): "ld_so_preload",
         str(root / "etc/ld.so.preload.without-jemalloc"): "ld_so_preload",
     }
+
+
+def test_one_store(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    directory = root / "usr/local/bin"
+    directory.mkdir(parents=True)
+    (tmp_path / "one" / "current").mkdir(parents=True)
+    (tmp_path / "same").symlink_to("one")
+    places.check_one_store(str(tmp_path / "two"))
+    (directory / "no-jemalloc.sh").symlink_to("/somewhere/else.sh")
+    (directory / "jemalloc.sh").symlink_to(tmp_path / "one/current/bin/jemalloc.sh")
+    for prefix in ("one", "same"):
+        places.check_one_store(str(tmp_path / prefix))
+    with pytest.raises(
+        JemallocError, match=rf"^prefix: {tmp_path}/two is not where .* that is {tmp_path}/one\. Nothing"
+    ):
+        places.check_one_store(str(tmp_path / "two"))
+    (tmp_path / "one" / "current").rmdir()
+    places.check_one_store(str(tmp_path / "two"))

@@ -68,7 +68,9 @@ def test_nobody_there(tmp_path: pathlib.Path) -> None:
 
 def test_requests_is_missing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(JemallocError, match=r"^the controller lacks the Python package requests$"):
+    with pytest.raises(
+        JemallocError, match=r"^the controller lacks the Python package requests \(python3 -m pip install requests, "
+    ):
         fetch("http://127.0.0.1:1/file", tmp_path / "file")
 
 
