@@ -278,6 +278,7 @@ def test_from_a_package(
     assert host.calls[0] == ["apk", "add", "jemalloc"]
     receipt = store.read(request.prefix).installations["9.9.9"].receipt
     assert (receipt["method"], receipt["options"], receipt["library"]) == ("package", None, "libjemalloc.so.2")
+    assert receipt["packages"] == ["jemalloc"]
     assert os.path.realpath(f"{request.prefix}/current/lib/libjemalloc.so").endswith("/9.9.9/lib/libjemalloc.so.2")
     shutil.rmtree(request.prefix)
     assert carry_out(host, request)["packages"] == []

@@ -23,12 +23,13 @@ def results(
     preloaded: t.Optional[t.Mapping[str, t.Any]] = None,
     contained: t.Optional[t.Mapping[str, t.Any]] = None,
     restarted: t.Optional[t.Mapping[str, t.Any]] = None,
+    removed: t.Optional[t.Mapping[str, t.Any]] = None,
     **given: t.Any,
 ) -> summary.Results:
     """Return what the role has at its last task."""
     variables = {"state": "present", "restart": True, **given}
     installed = {"version": "5.3.1", "variables": variables, "next": next_tasks, "scopes": scopes}
-    registered = {"preloaded": preloaded, "contained": contained, "restarted": restarted}
+    registered = {"preloaded": preloaded, "contained": contained, "restarted": restarted, "removed": removed}
     known = {f"__jemalloc_{name}": value for name, value in registered.items() if value is not None}
     return summary.results({"__jemalloc_installed": installed, **known}, "jemalloc_metrics", {})
 
@@ -97,6 +98,13 @@ WHOLE: t.Dict[str, t.Any] = {
         (results(restart=False, **WHOLE), True, "jemalloc 5.3.1; pending: puma, own of user 1000, web"),
         (results(restart=False, **WHOLE), False, "jemalloc 5.3.1; pending: puma, own of user 1000, web"),
         (results("remove", state="absent"), True, "would remove jemalloc; pending: none"),
+        (
+            results(
+                "remove", removed={"stays": ["packages gcc and make", "~/.cache on the controller"]}, state="absent"
+            ),
+            False,
+            "jemalloc removed; what stays: packages gcc and make, ~/.cache on the controller; pending: none",
+        ),
         (
             results("remove", preloaded={"restarts": RESTARTS}, restarted={"processes": COUNTS}, state="absent"),
             False,

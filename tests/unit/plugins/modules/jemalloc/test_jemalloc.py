@@ -65,6 +65,7 @@ class Scenario(t.NamedTuple):
             "packages": [],
             "missing": None,
             "scopes": None,
+            **({"stays": []} if self.arguments.get("state") == "absent" else {}),
             **self.expected,
         }
 
@@ -147,6 +148,24 @@ def test_the_whole_way(call: Call, build_of: t.Callable[[str], t.Dict[str, t.Any
     found = call(module, prefix=prefix, state="absent", version="9.9.9")
     assert (found["changed"], found["installations"], found["current"]) == (True, [], None)
     assert not os.path.exists(prefix)
+
+
+def test_what_stays_is_said(
+    call: Call,
+    build_of: t.Callable[[str], t.Dict[str, t.Any]],
+    prefix: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(store, "BUILD_PREFIX", f"{tmp_path}/other")
+    call(module, **build_of("9.9.8"))
+    receipt = pathlib.Path(prefix, "9.9.8", "receipt.json")
+    receipt.write_text(receipt.read_text().replace('"packages": []', '"packages": ["make", "gcc"]'))
+    for check in (True, False):
+        found = call(module, prefix=prefix, state="absent", _check=check)
+        assert found["stays"] == ["packages gcc and make", f"{tmp_path}/other"]
+    assert call(module, prefix=prefix, state="absent")["stays"] == []
 
 
 def test_the_logs_of_failed_builds_go_with_the_rest(
