@@ -35,6 +35,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _preflight
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _publish as publish
 from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts as restarts
+from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _strays as strays
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from tests.checkout import ROOT
@@ -244,6 +245,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for function in (*readers, processes.count_with, info.gather, strays.find):
         defaults = [str(top / "proc") if value == "/proc" else value for value in function.__defaults__ or ()]
         monkeypatch.setattr(function, "__defaults__", tuple(defaults))
+    monkeypatch.setattr(store, "BUILD_PREFIX", f"{top}{store.BUILD_PREFIX}")
     is_running = systemd.is_running
     monkeypatch.setattr(systemd, "is_running", lambda root="/": is_running(str(top) if root == "/" else root))
     return top

@@ -23,13 +23,12 @@ def encode(
     cpus: t.Optional[int] = None,
 ) -> str:
     """Return the string that a release reads from MALLOC_CONF; prof and cxx say how the library was built, if known."""
-    if not isinstance(options, Mapping):
-        raise AnsibleFilterError("malloc_conf: it is to have names and values, as narenas: 2.")
     if cpus is not None and (isinstance(cpus, bool) or not isinstance(cpus, int) or cpus < 1):
         raise AnsibleFilterError(f"malloc_conf: cpus is {cpus!r}; it is a whole number from 1 on.")
     built = None if prof is None and cxx is None else {"prof": prof, "cxx": cxx}
     try:
-        return malloc_conf.encode(options, catalogue.check_number(str(version)), built, cpus)
+        given = malloc_conf.options_of(dict(options) if isinstance(options, Mapping) else options)
+        return malloc_conf.encode(given, catalogue.check_number(str(version)), built, cpus)
     except JemallocError as error:
         raise AnsibleFilterError(str(error)) from error
 

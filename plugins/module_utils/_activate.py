@@ -58,6 +58,15 @@ def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.C
     """Ask the installed libraries about the MALLOC_CONF of each service that gets a new one."""
     paths = {change.path for change in changes if change.after is not None}
     answers: t.Dict[t.Tuple[str, str], str] = {}
+    if scopes.conf and paths & {places.manager_path(), places.login_path()}:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe_util
+
+        complaint = probe_util.complaint(host.run, store.library(prefix), scopes.conf)
+        if complaint:
+            raise JemallocError(
+                f"malloc_conf: jemalloc {scopes.current} on this host does not take {scopes.conf}: {complaint}; "
+                "nothing was changed."
+            )
     for unit in scopes.units:
         if not unit.wanted.malloc_conf or places.drop_in_path(unit.name, unit.user) not in paths:
             continue

@@ -66,6 +66,7 @@ CONTROLLER = ("cache", "cache_size", "cache_mirror", "cache_mirror_checksum", "b
 SCOPES: t.Dict[str, t.Dict[str, t.Any]] = {
     "host": {"type": "bool"},
     "via": {"type": "str", "choices": ["environment", "ld_so_preload"], "default": "environment"},
+    "malloc_conf": {"type": "raw"},
     "services": {"type": "list", "elements": "raw"},
     "exclude": {"type": "list", "elements": "str"},
     "purge": {"type": "bool", "default": True},

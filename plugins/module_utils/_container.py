@@ -102,8 +102,13 @@ def _wanted(entry: t.Any) -> Wanted:
         raise JemallocError(f"containers: {entry!r}: an entry {what}; it has {', '.join(known)}.")
     if "version" in given:
         given["version"] = catalogue.check_number(str(given["version"]))
-    if not isinstance(given.get("malloc_conf", {}), dict):
-        raise JemallocError(f"containers: {entry!r}: malloc_conf is to have names and values, as narenas: 2.")
+    if "malloc_conf" in given:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
+
+        try:
+            given = {**given, "malloc_conf": malloc_conf.options_of(given["malloc_conf"])}
+        except JemallocError as error:
+            raise JemallocError(f"containers: {entry!r}: {error}") from error
     return Wanted(**{**given, **(_compose(entry) if "compose" in given else _quadlet(entry))})
 
 

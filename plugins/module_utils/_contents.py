@@ -37,7 +37,8 @@ _NO_NEWLINE = " (after a line without its end)"
 
 # Our part: the line that it is for makes it ours, whatever somebody wrote into it, and also where its end is gone.
 _PART = re.compile(
-    rf"^{_BEGIN}(|{re.escape(_FILE_MADE)}|{re.escape(_NO_NEWLINE)})\nLD_PRELOAD=.*(?:\n|\Z)((?s:.*?))(?:^{_END}$\n?|\Z)",
+    rf"^{_BEGIN}(|{re.escape(_FILE_MADE)}|{re.escape(_NO_NEWLINE)})\n(LD_PRELOAD=.*(?:\n|\Z)(?:MALLOC_CONF=.*(?:\n|\Z))?)"
+    rf"((?s:.*?))(?:^{_END}$\n?|\Z)",
     re.MULTILINE,
 )
 
@@ -91,7 +92,7 @@ def line(text: t.Optional[str]) -> t.Optional[str]:
 def part(text: t.Optional[str]) -> t.Optional[str]:
     """Return our part of a shared file's text, without what others wrote into it; None where there is none."""
     found = _PART.search(text or "")
-    return "\n".join([*found.group(0).split("\n")[:2], _END, ""]) if found else None
+    return f"{_BEGIN}{found.group(1)}\n{found.group(2).rstrip()}\n{_END}\n" if found else None
 
 
 def preloaded_without(text: t.Optional[str]) -> t.Optional[str]:
@@ -125,28 +126,32 @@ def environment_without(text: t.Optional[str]) -> t.Optional[str]:
     part = _PART.search(text or "")
     if not text or not part:
         return text
-    note, inside = part.groups()
+    note, _ours, inside = part.groups()
     before, after = text[: part.start()], inside + text[part.end() :]
     if note == _NO_NEWLINE and not after:
         before = before[:-1]
     return None if note == _FILE_MADE and not before + after else before + after
 
 
-def environment_with(text: t.Optional[str], part: str, prefix: str) -> str:
-    """Return a shared file's text with our part at its end, where it counts over an earlier LD_PRELOAD."""
+def environment_with(text: t.Optional[str], part: str, prefix: str, conf: str = "") -> str:
+    """Return a shared file's text with our part at its end, where it counts over an earlier LD_PRELOAD.
+
+    conf is the MALLOC_CONF that goes with it.
+    """
     rest = environment_without(text)
     note = _FILE_MADE if rest is None else ""
     rest = rest or ""
     if rest and not rest.endswith("\n"):
         rest, note = f"{rest}\n", _NO_NEWLINE
     foreign = environment.login_value(rest, "LD_PRELOAD")
-    return f"{rest}{_BEGIN}{note}\n{part.rstrip().replace(LD_PRELOAD, in_front(prefix, foreign))}\n{_END}\n"
+    lines = [part.rstrip().replace(LD_PRELOAD, in_front(prefix, foreign)), *([f"MALLOC_CONF={conf}"] if conf else [])]
+    return "\n".join([f"{rest}{_BEGIN}{note}", *lines, _END, ""])
 
 
 def environment_restored(text: t.Optional[str], before: t.Optional[str]) -> t.Optional[str]:
     """Return a shared file's text with our part as it was before; the lines of others stay."""
     rest, earlier = environment_without(text), part(before)
-    return environment_with(rest, earlier.split("\n")[1], "") if earlier else rest
+    return environment_with(rest, "\n".join(earlier.split("\n")[1:-2]), "") if earlier else rest
 
 
 def command_text(program: str, wrapper: str) -> str:

@@ -175,6 +175,28 @@ def of_service(unit: systemd.Unit, version: str, built: t.Mapping[str, t.Optiona
         raise JemallocError(f"services: {unit.name}: {error}") from error
 
 
+def options_of(given: t.Any) -> t.Dict[str, t.Any]:
+    """Return options by name: as they are given, or out of the string that jemalloc reads, name:value,name:value."""
+    if isinstance(given, str):
+        pairs = [each.partition(":") for each in given.split(",") if each]
+        wrong = [name for name, colon, value in pairs if not (name and colon and value)]
+        if not wrong:
+            return {name: value for name, _colon, value in pairs}
+        raise JemallocError(f"malloc_conf: {wrong[0]!r} has no value; write it as in narenas:2,background_thread:true.")
+    if isinstance(given, dict):
+        return given
+    raise JemallocError("malloc_conf: it is to have names and values, as {narenas: 2} or narenas:2.")
+
+
+def of_host(given: t.Any, version: str, built: t.Mapping[str, t.Optional[t.Mapping[str, t.Any]]]) -> str:
+    """Return the MALLOC_CONF of the whole host, for the current release; empty where no options are given."""
+    if not given:
+        return ""
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as cpus
+
+    return encode(options_of(given), version, built.get(version), cpus.usable({}))
+
+
 def encode(
     options: t.Mapping[str, t.Any],
     version: str,

@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import typing as t
 from dataclasses import asdict
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes_util
+from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
@@ -21,6 +23,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _restarts 
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils._build import Run
+
+# A variable that a drop-in of ours sets.
+_SET = re.compile(r'^Environment="(\w+)=', re.MULTILINE)
 
 
 class Listed(t.NamedTuple):
@@ -78,9 +83,28 @@ def running(
         reason = _outdated(service, installations, rebuilt)
         if not reason and service.version and service.drop_in in before:
             reason = "its drop-in is going to differ"
+        elif not reason and service.version and is_older(service.drop_in, installations, proc):
+            reason = "it runs since before its drop-in was written"
         if installations:
             result.append({**asdict(service), "before": before.get(service.drop_in), "reason": reason})
     return result
+
+
+def is_older(drop_in: str, pids: t.Iterable[int], proc: str = "/proc") -> bool:
+    """Whether processes were all started before a drop-in was written, and none has all variables that it sets.
+
+    The library tells by itself whether a process has it; of other variables only a new start makes something.
+    """
+    text = files.read_text(drop_in) or ""
+    names = [name for name in _SET.findall(text) if name != "LD_PRELOAD"]
+    if not names:
+        return False
+    wanted = {name: environment.setting([text], "Service", "Environment", name).replace("%%", "%") for name in names}
+    written = os.lstat(drop_in).st_mtime
+    return all(
+        processes.started(pid, proc) < written and wanted.items() - processes.variables(pid, proc).items()
+        for pid in pids
+    )
 
 
 def _outdated(service: restarts.Service, found: t.Mapping[int, t.Set[str]], rebuilt: t.Optional[str]) -> str:

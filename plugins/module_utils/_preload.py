@@ -46,7 +46,7 @@ class Scopes:
 
     releases has what is current and what services ask for, each with the options of its build, None where they are not
     known. commands has the names of commands that are kept out, each with the program that it stands for. kept has
-    those of SCOPES that keep what the host has of them.
+    those of SCOPES that keep what the host has of them. conf is the MALLOC_CONF of the whole host.
     """
 
     host: t.Optional[str] = None
@@ -56,6 +56,7 @@ class Scopes:
     current: str = ""
     releases: t.Mapping[str, t.Optional[t.Mapping[str, t.Any]]] = field(default_factory=dict)
     kept: t.Collection[str] = ()
+    conf: str = ""
 
     def release(self, unit: systemd.Unit) -> str:
         """Return the release that a service is to preload."""
@@ -67,7 +68,7 @@ def service_text(unit: systemd.Unit, template: str, prefix: str, scopes: Scopes)
 
     What an environment file sets would win over the drop-in without a word, so it is refused.
     """
-    names = ("LD_PRELOAD", "MALLOC_CONF") if unit.wanted.malloc_conf else ("LD_PRELOAD",)
+    names = ["LD_PRELOAD", *(["MALLOC_CONF"] if unit.wanted.malloc_conf else []), *unit.wanted.environment]
     for path in [each for pattern in unit.environment_files for each in sorted(glob.glob(pattern))]:
         for name in names:
             value = environment.file_value(files.read_text(path) or "", name)
@@ -83,6 +84,8 @@ def service_text(unit: systemd.Unit, template: str, prefix: str, scopes: Scopes)
 
         value = malloc_conf.of_service(unit, scopes.release(unit), scopes.releases)
         lines.append(contents.assignment("MALLOC_CONF", value.replace("%", "%%")))
+    for name, value in unit.wanted.environment.items():
+        lines.append(contents.assignment(name, value.replace("%", "%%")))
     return template.replace(contents.SETTINGS, "\n".join(lines))
 
 
@@ -200,10 +203,12 @@ def _of_host(scopes: Scopes, texts: Texts, prefix: str, root: str) -> t.Dict[str
         if systemd.is_running(root):
             settings = systemd.manager_texts(DROP_IN, root)
             value = environment.setting(settings, "Manager", "DefaultEnvironment", "LD_PRELOAD")
-            text = contents.assignment("LD_PRELOAD", contents.in_front(prefix, value)).partition("=")[2]
-            wanted[places.manager_path(root)] = texts.manager.replace(contents.SETTINGS, f"DefaultEnvironment={text}")
+            lines = [contents.assignment("LD_PRELOAD", contents.in_front(prefix, value))]
+            lines += [contents.assignment("MALLOC_CONF", scopes.conf.replace("%", "%%"))] if scopes.conf else []
+            text = "\n".join(f"Default{line}" for line in lines)
+            wanted[places.manager_path(root)] = texts.manager.replace(contents.SETTINGS, text)
         login = places.login_path(root)
-        wanted[login] = contents.environment_with(files.read_text(login), texts.environment, prefix)
+        wanted[login] = contents.environment_with(files.read_text(login), texts.environment, prefix, scopes.conf)
     elif scopes.host == "ld_so_preload":
         before = files.read_text(places.list_path(root))
         wanted[places.without_path(root)] = contents.preloaded_without(before) or ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
@@ -133,6 +134,27 @@ def unproved(found: t.Mapping[int, t.Collection[str]], wanted: t.Optional[str]) 
         return []
     expected = {wanted} if wanted else set()
     return sorted(pid for pid, installations in found.items() if set(installations) != expected)
+
+
+def variables(pid: int, proc: str = "/proc") -> t.Dict[str, str]:
+    """Return the environment that a process was started with; empty when it has ended."""
+    try:
+        with open(f"{proc}/{pid}/environ", "rb", buffering=0) as stream:
+            words = stream.read().decode("utf-8", "surrogateescape").split("\0")
+    except OSError:
+        return {}
+    return {name: value for name, _equals, value in (word.partition("=") for word in words)}
+
+
+def started(pid: int, proc: str = "/proc") -> float:
+    """Return when a process was started, in epoch seconds; 0 when it has ended."""
+    try:
+        with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            ticks = int(stream.read().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def count_with(wanted: t.Mapping[Member, t.Optional[str]], prefix: str, proc: str = "/proc") -> t.Dict[Member, int]:

@@ -208,7 +208,8 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     current, releases = installed(params, check, prefix, [each.version for each in services if each.version])
     if "exclude" in kept and via != present:
         excluded += still_excluded(host, [*units, *excluded])
-    scopes = preload.Scopes(via, units, excluded, commands, current, releases, kept)
+    conf = host_conf(params, via if "host" not in kept else None, current, releases)
+    scopes = preload.Scopes(via, units, excluded, commands, current, releases, kept, conf)
     if via == "ld_so_preload":
         check_list(scopes, prefix)
         present_commands = places.present_commands() if "exclude" in kept and via != present else []
@@ -232,6 +233,25 @@ def wanted_via(params: Params, present: t.Optional[str]) -> t.Optional[str]:
     """Return how the whole host is to preload the library; with purge: false never for fewer processes than now."""
     widest = present == "ld_so_preload" and not params["purge"]
     return present if widest else params["via"] if params["host"] else None
+
+
+def host_conf(
+    params: Params,
+    via: t.Optional[str],
+    current: str,
+    releases: t.Mapping[str, t.Optional[t.Mapping[str, t.Any]]],
+) -> str:
+    """Return the MALLOC_CONF of the whole host, which preloads via something; empty for none."""
+    if not params["malloc_conf"] or params["host"] is False:
+        return ""
+    if via != "environment":
+        raise JemallocError(
+            "malloc_conf: it goes with the environment of the whole host, host: true and via: environment; for one "
+            "service write it in its entry of services."
+        )
+    from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
+
+    return malloc_conf.of_host(params["malloc_conf"], current, releases)
 
 
 def still_excluded(host: Host, named: t.Sequence[systemd.Unit]) -> t.List[systemd.Unit]:

@@ -16,7 +16,7 @@ import re
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _entries as entries
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _managers as managers
@@ -77,14 +77,15 @@ Missing = t.Callable[[str], None]
 class Wanted:
     """A service that is to preload: its full name, and what it wants of its own.
 
-    version: another release than the current one. malloc_conf: options of jemalloc, or a preset of them. scope: system
-    or user, the latter for a unit of every user's own systemd. must_exist: whether it has to be there. force: whether
-    reasons why it could not preload are passed over.
+    version: another release than the current one. malloc_conf: options of jemalloc, or a preset of them. environment:
+    more variables. scope: system or user, the latter for a unit of every user's own systemd. must_exist: whether it has
+    to be there. force: whether reasons why it could not preload are passed over.
     """
 
     name: str
     version: t.Optional[str] = None
     malloc_conf: t.Mapping[str, t.Any] = field(default_factory=dict, hash=False)
+    environment: t.Mapping[str, t.Any] = field(default_factory=dict, hash=False)
     scope: str = "system"
     must_exist: bool = True
     force: bool = False
@@ -163,16 +164,7 @@ def _wanted(entry: t.Any) -> Wanted:
         raise JemallocError(f"services: {entry!r}: an entry {what}; it is a name or has {', '.join(known)}.")
     whole = {key: value for key, value in given.items() if value is not None}
     whole["name"] = unit_name(whole["name"])
-    if "version" in whole:
-        whole["version"] = catalogue.check_number(str(whole["version"]))
-    if whole.get("scope", "system") not in ("system", "user"):
-        raise JemallocError(f"services: {whole['name']}: scope is {whole['scope']!r}; it is system or user.")
-    if not isinstance(whole.get("malloc_conf", {}), dict):
-        raise JemallocError(f"services: {whole['name']}: malloc_conf is to have names and values, as narenas: 2.")
-    for key in ("must_exist", "force"):
-        if not isinstance(whole.get(key, True), bool):
-            raise JemallocError(f"services: {whole['name']}: {key} is {whole[key]!r}; it is true or false.")
-    return Wanted(**whole)
+    return Wanted(**entries.checked(whole))
 
 
 def refuse(message: str) -> None:

@@ -400,12 +400,7 @@ def make_present(module: AnsibleModule, prefix: str) -> t.Dict[str, t.Any]:
     What only a change needs is loaded only for one: most runs find that all is as it should be.
     """
     params = module.params
-    if params["scopes"] is not None:
-        from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
-
-        places.check_one_store(prefix)
-    if params["for_metrics"]:
-        check_metrics()
+    check_scopes(params, prefix)
     release, wish = wanted(module, prefix)
     before = store.read(prefix, params["verify"], wish.version)
     planned = plan(before, wish, params)
@@ -459,8 +454,14 @@ def settled_scopes(module: AnsibleModule, current: t.Optional[str]) -> t.Optiona
     return scoping.settled({**checked.validated_parameters, "version": current}, Host(module))
 
 
-def check_metrics() -> None:
-    """Refuse metrics where nothing could write them."""
+def check_scopes(params: t.Mapping[str, t.Any], prefix: str) -> None:
+    """Refuse a second store where somebody is to preload it, and metrics where nothing could write them."""
+    if params["scopes"] is not None:
+        from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+
+        places.check_one_store(prefix)
+    if not params["for_metrics"]:
+        return
     from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 
     if not systemd.is_running():

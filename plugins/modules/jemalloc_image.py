@@ -81,8 +81,8 @@ options:
   malloc_conf:
     description:
       - How jemalloc works in the image, options by name as in C(MALLOC_CONF), checked against the release. The option
-        V(preset) names a set of them.
-    type: dict
+        V(preset) names a set of them. The string that jemalloc reads, V(narenas:2,background_thread:true), does too.
+    type: raw
     default: {}
   labels:
     description: More labels for the image. Those of the base stay.
@@ -282,7 +282,7 @@ ARGUMENTS = {
     "version": {"type": "str"},
     "enabled": {"type": "bool", "default": False},
     "entrypoint": {"type": "bool", "default": False},
-    "malloc_conf": {"type": "dict", "default": {}},
+    "malloc_conf": {"type": "raw", "default": {}},
     "labels": {"type": "dict", "default": {}},
     "prefix": {"type": "path", "default": "/opt/jemalloc"},
     "method": {"type": "str", "choices": ["auto", "source", "bundle"], "default": "auto"},
@@ -313,7 +313,7 @@ def run(module: AnsibleModule) -> t.Dict[str, t.Any]:
     params["prefix"] = store.check_name(params["prefix"])
     host, tag = Host(module), image.check_tag(params["tag"], params["base"])
     release = catalogue.find_release(params["version"] or None, params["checksum"] or None)
-    conf = malloc_conf.encode(params["malloc_conf"], release.version, params["options"])
+    conf = malloc_conf.encode(malloc_conf.options_of(params["malloc_conf"]), release.version, params["options"])
     digest = release.sha256 if params["checksum"] else None
     wish = store.Wish(release.version, params["options"], params["method"], source=digest)
     request = install.request(params, release, wish, params["prefix"])

@@ -48,6 +48,12 @@ options:
     type: str
     choices: [environment, ld_so_preload]
     default: environment
+  malloc_conf:
+    description:
+      - Options of jemalloc for everything that O(host) covers, which become E(MALLOC_CONF). By name, as in O(services),
+        or as the string that jemalloc reads, V(narenas:2,background_thread:true).
+      - It needs O(host=true) and O(via=environment). With O(host=false) it is ignored.
+    type: raw
   services:
     description:
       - The systemd services that preload the library, for example V(puma). V(.service) may be left out. Timers, sockets
@@ -57,7 +63,10 @@ options:
         every user's own systemd.
       - C(malloc_conf) has options of jemalloc by name, which become the service's E(MALLOC_CONF), and C(preset), a set
         of them, see P(preload.jemalloc.malloc_conf#filter). They are checked against the release and its build, and
-        before a service gets others the installed library is run with them, and has to take them without a word.
+        before a service gets others the installed library is run with them, and has to take them without a word. The
+        string that jemalloc reads, V(narenas:2,background_thread:true), is checked in the same way.
+      - C(environment) has more variables for the service, such as E(MALLOC_ARENA_MAX). They are no place for a
+        password, as anybody on the host can read them.
       - In it C(narenas=auto) is four arenas for each CPU that the service can use by C(CPUQuota=), C(AllowedCPUs=) and
         C(CPUAffinity=), which jemalloc itself does not all heed, and one for a single CPU.
       - C(must_exist) (default V(true)) says whether the unit has to be there already, and C(force) (default V(false))
@@ -161,6 +170,7 @@ EXAMPLES = r"""
   preload.jemalloc.jemalloc_preload:
     host: true
     exclude: [php8.2-fpm, chromium]
+    malloc_conf: narenas:2,background_thread:true
 
 - name: Give one service another release and settings of its own
   preload.jemalloc.jemalloc_preload:
@@ -171,6 +181,7 @@ EXAMPLES = r"""
         malloc_conf: {narenas: 2, dirty_decay_ms: 1000, background_thread: true}
       - name: worker
         malloc_conf: {preset: low_memory, narenas: auto}
+        environment: {PYTHONMALLOC: malloc}
 
 - name: Let literally every process preload it
   preload.jemalloc.jemalloc_preload:

@@ -26,6 +26,7 @@ _INSTALLATION = (
 _SCOPES = {
     "host": "enabled",
     "via": "enabled_via",
+    "malloc_conf": "malloc_conf",
     "exclude": "exclude",
     "services": "services",
     "purge": "purge",

@@ -13,6 +13,7 @@ import os
 import re
 import typing as t
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 import yaml
 from ansible.errors import AnsibleError
@@ -21,6 +22,7 @@ from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 PREFIX = "jemalloc_"
@@ -49,7 +51,7 @@ KNOWN = {**ROLE, **PLAYBOOKS}
 #: What an entry of a list may have when it is a mapping.
 _SETTINGS: t.Dict[str, Specification] = {
     "version": {"type": "str"},
-    "malloc_conf": {"type": "dict", "sample": {"narenas": 2}},
+    "malloc_conf": {"type": "malloc_conf", "sample": {"narenas": 2}},
 }
 ENTRIES: t.Dict[str, t.Dict[str, Specification]] = {
     "jemalloc_services": {
@@ -57,6 +59,7 @@ ENTRIES: t.Dict[str, t.Dict[str, Specification]] = {
         "scope": {"type": "str"},
         "must_exist": {"type": "bool"},
         "force": {"type": "bool"},
+        "environment": {"type": "dict"},
         **_SETTINGS,
     },
     "jemalloc_containers": {name: {"type": "str"} for name in ("quadlet", "compose", "service")} | _SETTINGS,
@@ -66,11 +69,8 @@ ENTRIES: t.Dict[str, t.Dict[str, Specification]] = {
 #: The variables that hold releases.
 _RELEASES = ("jemalloc_version", "jemalloc_bundle_versions", "jemalloc_profile_version")
 
-#: What to do with a name that somebody may expect to exist.
-_HINTS = {
-    "jemalloc_malloc_conf": "write malloc_conf in an entry of jemalloc_services, such as {name: puma, malloc_conf: "
-    "{narenas: 2}}, or for an image jemalloc_image_malloc_conf"
-}
+#: The variables that hold options of jemalloc, which no argument specification knows as a type.
+_OPTIONS = ("jemalloc_malloc_conf", "jemalloc_image_malloc_conf")
 
 #: How to write a value, by its type.
 _SAMPLES: t.Dict[str, t.Any] = {"bool": True, "int": 60, "list": ["puma", "sidekiq"], "dict": {"prof": True}}
@@ -119,10 +119,8 @@ def _unknown(name: str, own: t.Iterable[str]) -> str:
     """Return what to write in place of a variable that does not exist."""
     names = [each[len(PREFIX) :] for each in [*own, *(each for each in PLAYBOOKS if each not in own)]]
     near = difflib.get_close_matches(name[len(PREFIX) :], names, n=1)
-    hint = _HINTS.get(name) or (f"did you mean {PREFIX}{near[0]}?" if near else "")
-    rest = f"{hint[0].upper()}{hint[1:]}" if hint else "The page docs/variables.md lists all"
-    end = "" if rest.endswith("?") else "."
-    return f"{name}: the collection preload.jemalloc has no such variable. Nothing was changed. {rest}{end}"
+    rest = f"Did you mean {PREFIX}{near[0]}?" if near else "The page docs/variables.md lists all."
+    return f"{name}: the collection preload.jemalloc has no such variable. Nothing was changed. {rest}"
 
 
 def old_names(given: t.Mapping[str, t.Any], playbook: str) -> t.Dict[str, str]:
@@ -157,13 +155,18 @@ def converted(given: t.Mapping[str, t.Any], playbook: str = "") -> Values:
 
 def value_of(name: str, value: t.Any, used: str = "") -> t.Any:
     """Return the value of one variable, converted; used is the name that the user typed."""
-    specification = KNOWN[name]
+    specification = {**KNOWN[name], "type": "malloc_conf"} if name in _OPTIONS else KNOWN[name]
     try:
         done = _convert(value, specification, ENTRIES.get(name))
     except _WrongError as error:
         sample = specification.get("sample", specification.get("default")) or _SAMPLES.get(specification["type"])
         rest = f" Write it as in {used or name}: {_shown(sample)}." if sample is not None else ""
         raise JemallocError(f"{used or name}: {error}. Nothing was changed.{rest}") from error
+    if name == "jemalloc_health_url" and "@" in urlsplit(done).netloc:
+        raise JemallocError(
+            f"{name}: it has a name or a password in it, which results and logs would show. Nothing was changed. Give "
+            "an address that answers without."
+        )
     for release in _releases(name, done):
         wrong = catalogue.wrong_number(release) if release != "previous" else ""
         if wrong:
@@ -257,6 +260,16 @@ def _dict(value: t.Any) -> t.Dict[str, t.Any]:
     return value
 
 
+def _malloc_conf(value: t.Any) -> t.Dict[str, t.Any]:
+    """Return options of jemalloc by name: from a mapping, or from the string that jemalloc reads."""
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        try:
+            return malloc_conf.options_of(value.strip())
+        except JemallocError as error:
+            raise _WrongError(str(error).partition(": ")[2].rstrip(".")) from None
+    return _dict(value)
+
+
 def _pairs(value: str) -> t.Any:
     """Return the mapping that a text such as a=1,b=2 stands for."""
     try:
@@ -280,6 +293,7 @@ _CONVERSIONS: t.Dict[str, t.Callable[[t.Any], t.Any]] = {
     "path": _str,
     "list": _list,
     "dict": _dict,
+    "malloc_conf": _malloc_conf,
 }
 
 

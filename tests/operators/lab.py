@@ -104,6 +104,12 @@ class Operator:
             found[name] = paths[0] if paths else ""
         return found
 
+    def environ(self, service: str, *names: str) -> list[str]:
+        """Return the values of variables of a service's main process, nothing for one that it has not."""
+        text = self.shell(f"cat /proc/$(systemctl show --property=MainPID --value {service})/environ")
+        found = dict(each.partition("=")[::2] for each in text.split("\0"))
+        return [found.get(name, "") for name in names]
+
     def enabled(self) -> set[str]:
         """Return the services that have a drop-in of ours."""
         listed = self.shell("ls -d /etc/systemd/system/*.service.d/zz-preload-jemalloc.conf", check=False)

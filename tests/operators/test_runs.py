@@ -250,3 +250,41 @@ def test_a_name_that_is_nearly_one(operator: Operator) -> None:
     done = operator.site("-e", "jemalloc_services=apps")
     assert (done.failed, done.changed) == (True, 0)
     assert "did you mean app? One that comes later is named {name: apps, must_exist: false}." in done.text, done.output
+
+
+def test_options_for_the_whole_host(operator: Operator) -> None:
+    services = [{"name": "app", "malloc_conf": {"narenas": 3}, "environment": {"MALLOC_ARENA_MAX": 2}}]
+    given = {"jemalloc_enabled": True, "jemalloc_malloc_conf": "narenas:2,tcache:true", "jemalloc_services": services}
+    arguments = ("-e", json.dumps(given))
+    predicted, done = operator.site(*arguments, "--check"), operator.site(*arguments)
+    assert not done.failed, done.output
+    assert predicted.changed == done.changed
+    assert operator.environ("app", "MALLOC_CONF", "MALLOC_ARENA_MAX") == ["narenas:3", "2"]
+    operator.shell("systemctl restart other")
+    assert operator.environ("other", "MALLOC_CONF", "MALLOC_ARENA_MAX") == ["narenas:2,tcache:true", ""]
+    assert operator.shell("su -l root -c 'echo $MALLOC_CONF'") == "narenas:2,tcache:true\n"
+    assert operator.site(*arguments).changed == 0
+    assert operator.site(version="9.9.9").changed == 0  # not said is left as it is
+    wrong = operator.site(*arguments, "-e", "jemalloc_malloc_conf=narena:2")
+    assert (wrong.failed, wrong.changed) == (True, 0)
+    assert "jemalloc_malloc_conf: jemalloc has no option 'narena'; did you mean narenas" in wrong.text
+    assert not operator.site("-e", "jemalloc_enabled=false").failed
+    assert "MALLOC_CONF" not in operator.shell("cat /etc/environment; systemctl show-environment")
+
+
+def test_another_prefix_is_refused(enabled: Operator) -> None:
+    before = enabled.pids()
+    for arguments in (APP, ("-e", "jemalloc_state=absent")):
+        for check in (("--check",), ()):
+            done = enabled.site(*arguments, *check, "-e", "jemalloc_prefix=/srv/jemalloc")
+            assert (done.failed, done.changed) == (True, 0), done.output
+            assert "jemalloc_prefix: /srv/jemalloc is not where this host has its jemalloc" in done.text
+            assert "(jemalloc_state: absent with jemalloc_prefix: /opt/jemalloc)" in done.text
+    assert "jemalloc" not in enabled.shell("ls /srv")
+    assert (enabled.pids(), enabled.mapped()) == (before, {"app": "9.9.8", "other": ""})
+
+
+def test_a_password_in_the_address_of_the_health_check(host: Operator) -> None:
+    done = host.site("-e", "jemalloc_health_url=http://user:S3cretPw@127.0.0.1/", "-vvv")
+    assert (done.failed, done.changed) == (True, 0)
+    assert "jemalloc_health_url: it has a name or a password in it" in done.text

@@ -103,6 +103,20 @@ def test_a_play_that_fails_before_its_handlers(operator: Operator, play: t.Calla
         assert operator.site(*arguments).changed == 0
 
 
+def test_options_that_change_in_a_play_that_fails_are_not_lost(
+    operator: Operator, play: t.Callable[..., Played]
+) -> None:
+    assert not operator.site("-e", '{"jemalloc_services": [{"name": "app", "malloc_conf": "narenas:2"}]}').failed
+    wanted = "[{name: app, malloc_conf: 'narenas:3', environment: {MALLOC_ARENA_MAX: 2}}]"
+    failing = FAILS.replace("jemalloc_services: []", f"jemalloc_services: {wanted}")
+    assert play(failing).failed
+    assert operator.environ("app", "MALLOC_CONF", "MALLOC_ARENA_MAX") == ["narenas:2", ""]
+    done = operator.site()
+    assert not done.failed, done.output
+    assert operator.environ("app", "MALLOC_CONF", "MALLOC_ARENA_MAX") == ["narenas:3", "2"]
+    assert operator.site().changed == 0
+
+
 def test_what_is_not_to_be_restarted_now_is_restarted_later(operator: Operator) -> None:
     assert not operator.site(*APP).failed
     running = operator.pids()

@@ -23,6 +23,7 @@ VALUES: dict[str, t.Any] = {
     "jemalloc_services": ["nginx", {"name": "shop", "must_exist": False, "malloc_conf": {"narenas": 2}}],
     "jemalloc_containers": [{"compose": "/srv/compose.yaml", "service": "web", "version": "5.1.0"}],
     "jemalloc_options": {"prof": False, "lg_page": 16},
+    "jemalloc_malloc_conf": {"narenas": 3},
     "jemalloc_image_malloc_conf": {"narenas": 2, "background_thread": True},
     "jemalloc_image_labels": {"maker": "a team"},
     "jemalloc_version": "5.1.0",

@@ -33,7 +33,13 @@ def test_what_it_returns(options: t.Any, arguments: t.Dict[str, t.Any], expected
     ("options", "arguments", "message"),
     [
         ({"tcache": 2}, {}, "malloc_conf: tcache: 2 is not what jemalloc 5.3.1 takes there, true or false."),
-        ("narenas:2", {}, "malloc_conf: it is to have names and values, as narenas: 2."),
+        (2, {}, "malloc_conf: it is to have names and values, as {narenas: 2} or narenas:2."),
+        (
+            "narenas:2,tcache",
+            {},
+            "malloc_conf: 'tcache' has no value; write it as in narenas:2,background_thread:true.",
+        ),
+        ("tcache:2", {}, "malloc_conf: tcache: '2' is not what jemalloc 5.3.1 takes there, true or false."),
         ({"narenas": "auto"}, {"cpus": 0}, "malloc_conf: cpus is 0; it is a whole number from 1 on."),
         ({"narenas": "auto"}, {"cpus": "2"}, "malloc_conf: cpus is '2'; it is a whole number from 1 on."),
         (

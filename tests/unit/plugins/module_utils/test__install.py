@@ -136,6 +136,7 @@ def test_from_source_to_current(request_of: t.Callable[..., install.Request]) ->
         "options": {"cxx": False, "prof": False, "lg_page": 14},
         "configure": [f"--prefix={top}", "--with-lg-page=14", "--disable-cxx", "CFLAGS=-g0", "CXXFLAGS=-g0"],
         "by": "preload.jemalloc",
+        "packages": [],
     }
 
 

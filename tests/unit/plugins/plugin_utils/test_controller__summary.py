@@ -99,11 +99,9 @@ WHOLE: t.Dict[str, t.Any] = {
         (results(restart=False, **WHOLE), False, "jemalloc 5.3.1; pending: puma, own of user 1000, web"),
         (results("remove", state="absent"), True, "would remove jemalloc; pending: none"),
         (
-            results(
-                "remove", removed={"stays": ["packages gcc and make", "~/.cache on the controller"]}, state="absent"
-            ),
+            results("remove", removed={"stays": ["packages gcc and make", "~/x on the controller"]}, state="absent"),
             False,
-            "jemalloc removed; what stays: packages gcc and make, ~/.cache on the controller; pending: none",
+            "jemalloc removed; what stays: packages gcc and make, ~/x on the controller; pending: none",
         ),
         (
             results("remove", preloaded={"restarts": RESTARTS}, restarted={"processes": COUNTS}, state="absent"),
@@ -124,4 +122,4 @@ def test_a_line_is_not_too_long() -> None:
 
 def test_the_result_of_the_task_itself_counts() -> None:
     found = summary.results({"__jemalloc_restarted": {"processes": {"old": 1}}}, "jemalloc_service", {"processes": {}})
-    assert found == summary.Results({}, {}, {}, {"processes": {}})
+    assert found == summary.Results({}, {}, {}, {"processes": {}}, {})

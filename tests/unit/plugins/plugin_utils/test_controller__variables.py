@@ -51,6 +51,13 @@ GOOD: t.List[t.Tuple[str, t.Any, t.Any]] = [
     ("jemalloc_serial", "1,10%,100%", ["1", "10%", "100%"]),
     ("jemalloc_serial", 2, [2]),
     ("jemalloc_image_malloc_conf", "{narenas: 2}", {"narenas": 2}),
+    ("jemalloc_malloc_conf", "narenas:2,background_thread:true", {"narenas": "2", "background_thread": "true"}),
+    ("jemalloc_malloc_conf", {"preset": "ruby"}, {"preset": "ruby"}),
+    (
+        "jemalloc_services",
+        [{"name": "a", "malloc_conf": "narenas:2"}],
+        [{"name": "a", "malloc_conf": {"narenas": "2"}}],
+    ),
 ]
 
 
@@ -126,8 +133,7 @@ NAMES = {
     "jemalloc_versions": "Did you mean jemalloc_version?",
     "jemalloc_engine": "Did you mean jemalloc_image_engine?",
     "jemalloc_zzz": "The page docs/variables.md lists all.",
-    "jemalloc_malloc_conf": "Write malloc_conf in an entry of jemalloc_services, such as {name: puma, malloc_conf: "
-    "{narenas: 2}}, or for an image jemalloc_image_malloc_conf.",
+    "jemalloc_mallocconf": "Did you mean jemalloc_malloc_conf?",
 }
 
 

@@ -176,7 +176,7 @@ def test_files_that_cannot_be_written(containers: Call, world: World, monkeypatc
         ([{"compose": "x", "service": "y"}], "compose is to be the path of a compose file"),
         ([{"compose": "/x"}], "compose is to be the path of a compose file"),
         ([{"compose": "/x", "service": "y", "quadlet": "z"}], "compose is to be the path of a compose file"),
-        ([{"quadlet": "x", "malloc_conf": "narenas:2"}], "malloc_conf is to have names and values, as narenas: 2."),
+        ([{"quadlet": "x", "malloc_conf": 2}], "malloc_conf: it is to have names and values, as {narenas: 2} or nar"),
         ([{"quadlet": "x"}, {"quadlet": "x.container", "version": "5.3.0"}], "x.container is listed twice, with "),
         ([{"quadlet": "x", "version": "newest"}], "newest"),
     ],

@@ -41,18 +41,47 @@ REFUSED: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
     (
         {"services": [{"name": "puma", "verison": "9.9.8"}]},
         "services: {'name': 'puma', 'verison': '9.9.8'}: an entry has no key verison; it is a name or has name, "
-        "version, malloc_conf, scope, must_exist, force.",
+        "version, malloc_conf, environment, scope, must_exist, force.",
     ),
     (
         {"services": [["puma"]]},
-        "services: ['puma']: an entry needs a name; it is a name or has name, version, malloc_conf, scope, must_exist, "
-        "force.",
+        "services: ['puma']: an entry needs a name; it is a name or has name, version, malloc_conf, environment, "
+        "scope, must_exist, force.",
     ),
     ({"services": [{"name": "puma", "scope": "x"}]}, "services: puma.service: scope is 'x'; it is system or user."),
     ({"services": [{"name": "puma", "force": 1}]}, "services: puma.service: force is 1; it is true or false."),
     (
-        {"services": [{"name": "puma", "malloc_conf": "narenas:2"}]},
-        "services: puma.service: malloc_conf is to have names and values, as narenas: 2.",
+        {"services": [{"name": "puma", "malloc_conf": 2}]},
+        "services: puma.service: malloc_conf: it is to have names and values, as {narenas: 2} or narenas:2.",
+    ),
+    (
+        {"services": [{"name": "puma", "malloc_conf": "narenas:2,tcache:"}]},
+        "services: puma.service: malloc_conf: 'tcache' has no value; write it as in narenas:2,background_thread:true.",
+    ),
+    (
+        {"services": [{"name": "puma", "environment": ["A=1"]}]},
+        "services: puma.service: environment is to have names and values, as {MALLOC_ARENA_MAX: 2}.",
+    ),
+    (
+        {"services": [{"name": "puma", "environment": {"A-B": 1}}]},
+        "services: puma.service: environment: 'A-B' is no name of a variable; it has letters, digits and _.",
+    ),
+    (
+        {"services": [{"name": "puma", "environment": {"LD_PRELOAD": "/a.so"}}]},
+        "services: puma.service: environment: LD_PRELOAD is set by other means, such as malloc_conf; leave it out.",
+    ),
+    (
+        {"services": [{"name": "puma", "environment": {"A": "1\n2"}}]},
+        "services: puma.service: environment: the value of A is to be one line of text.",
+    ),
+    (
+        {"services": ["puma"], "malloc_conf": "narenas:2"},
+        "malloc_conf: it goes with the environment of the whole host, host: true and via: environment; for one service "
+        "write it in its entry of services.",
+    ),
+    (
+        {"host": True, "malloc_conf": "narena:2"},
+        "malloc_conf: jemalloc has no option 'narena'; did you mean narenas, which is there in 3.6.0 on?",
     ),
     (
         {"services": [{"name": "puma", "malloc_conf": {"narena": 2}}]},

@@ -76,7 +76,7 @@ def test_what_a_killed_run_left_is_for_the_other_module(look: Call, scopes: Call
     assert look(**WANTED)["scopes"]
 
 
-def test_arguments_that_the_other_module_would_refuse(call: Call, prefix: str) -> None:
+def test_arguments_that_the_other_module_would_refuse(call: Call, root: pathlib.Path, prefix: str) -> None:
     found = call(module, prefix=prefix, version="9.9.9", scopes={"host": "perhaps", "prefix": prefix})
     assert found["failed"]
     assert found["msg"].startswith("scopes: argument 'host' is of type ")
