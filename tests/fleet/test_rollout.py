@@ -11,8 +11,9 @@ import pytest
 
 from tests.fleet.lab import Fleet, mapped
 
-#: A service that ends where it sees a release which the host does not like.
+#: A service that ends where it sees a release which the host does not like, or takes its host off the network once.
 APP = """#!/bin/sh
+rm /etc/lost 2>/dev/null && { systemctl --no-block stop ssh ssh.socket; pkill -KILL sshd; }
 dislikes=$(cat /etc/dislikes 2>/dev/null) || dislikes=nothing
 ! grep -q "/$dislikes/" /proc/self/maps || { echo "I do not like $dislikes" >&2; exit 3; }
 exec sleep infinity
@@ -87,7 +88,13 @@ def test_a_rollout(app: Fleet, tarball: t.Callable[[str], tuple[str, str]]) -> N
     assert f"The batch was rolled back because of {last}, see above." in printed, printed
     assert state(app) == {host: runs("9.9.9" if host == first else "9.9.8") for host in app.hosts}
 
-    app.shell(last, "rm /etc/dislikes")
+    app.shell(last, "rm /etc/dislikes; touch /etc/lost")
+    printed = roll_out(app, new, "9.9.9", check=False)
+    assert "unreachable=1" in printed
+    assert f"The batch was rolled back because of {last}, see above." in printed, printed
+    others = {host: runs("9.9.9" if host == first else "9.9.8") for host in app.hosts if host != last}
+    assert {host: each for host, each in state(app).items() if host != last} == others
+    app.shell(last, "systemctl start ssh")
     roll_out(app, new, "9.9.9")
     assert state(app) == dict.fromkeys(app.hosts, runs("9.9.9"))
 
