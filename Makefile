@@ -43,9 +43,9 @@ docs: ## Make the documentation site in build/docs/html
 	@.ci/venv .venv-docs requirements-docs.txt
 	@PATH="$(CURDIR)/.venv-docs/bin:$$PATH" .ci/docs $(ARGS)
 
-faults: packages ## Run in full the tests of faults, 300 moments of being killed, and of malloc_conf on old releases
+faults: packages ## Run in full the tests of faults, 300 moments of being killed, of interrupted plays, and of old releases
 	@.ci/venv .venv-test requirements-test.txt
-	@.venv-test/bin/python -m pytest tests/faults tests/malloc_conf --full $(ARGS)
+	@.venv-test/bin/python -m pytest tests/faults tests/malloc_conf tests/operators --full $(ARGS)
 
 images: packages ## Run in full the tests of images, jemalloc itself for each Debian, musl and arm64, and of containers
 	@.ci/venv .venv-test requirements-test.txt
