@@ -88,6 +88,9 @@ class ActionModule(base.Action):
         }
         if variables["state"] == "absent":  # the module comes last then
             return {**found, "changed": False, "next": "remove"}
+        role.check_options(variables)
+        if not given and role.without_effect(variables):
+            self._display.warning(role.without_effect(variables))
         arguments = role.options(variables, given)
         if "scopes" not in arguments and not given:
             arguments["scopes"] = role.scopes(variables)

@@ -242,12 +242,11 @@ def host_conf(
     releases: t.Mapping[str, t.Optional[t.Mapping[str, t.Any]]],
 ) -> str:
     """Return the MALLOC_CONF of the whole host, which preloads via something; empty for none."""
-    if not params["malloc_conf"] or params["host"] is False:
+    if not params["malloc_conf"] or not params["host"]:
         return ""
     if via != "environment":
         raise JemallocError(
-            "malloc_conf: it goes with the environment of the whole host, host: true and via: environment; for one "
-            "service write it in its entry of services."
+            "malloc_conf: it needs via: environment; for one service write it in its entry of services."
         )
     from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 

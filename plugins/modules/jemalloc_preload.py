@@ -52,7 +52,7 @@ options:
     description:
       - Options of jemalloc for everything that O(host) covers, which become E(MALLOC_CONF). By name, as in O(services),
         or as the string that jemalloc reads, V(narenas:2,background_thread:true).
-      - It needs O(host=true) and O(via=environment). With O(host=false) it is ignored.
+      - It needs O(via=environment). Like that it is ignored where O(host) is not V(true).
     type: raw
   services:
     description:

@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
+from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _variables as variables_util
 
 Values = t.Dict[str, t.Any]
@@ -32,6 +35,9 @@ _SCOPES = {
     "purge": "purge",
     "prefix": "prefix",
 }
+
+#: What to do where the whole host gets no options.
+_FOR_ONE = "For one service write malloc_conf in its entry of jemalloc_services."
 
 #: What counts for the release of the role only, not for another one.
 _OF_THE_RELEASE = ("checksum", "latest", "bundle_checksum")
@@ -75,6 +81,34 @@ def options(variables: Values, given: t.Mapping[str, t.Any]) -> Values:
 def scopes(variables: Values) -> Values:
     """Return the options of the module jemalloc_preload; a scope that is not set is left out."""
     return {option: variables[name] for option, name in _SCOPES.items() if name in variables}
+
+
+def check_options(variables: Values) -> None:
+    """Refuse options of jemalloc that cannot do, before a host is asked: it would have the release by then.
+
+    What only a host knows, such as how its library was built, that checks.
+    """
+    given = variables.get("malloc_conf")
+    if given and variables.get("enabled") and variables["enabled_via"] != "environment":
+        raise JemallocError(f"malloc_conf: it needs via: environment. Nothing was changed. {_FOR_ONE}")
+    current = "" if variables["latest"] or variables["method"] == "package" else variables.get("version")
+    current = catalogue.DEFAULT_VERSION if current is None else current
+    entries = [each for each in variables.get("services", []) if isinstance(each, dict)]
+    wanted = [(f"services: {each.get('name')}: ", each.get("malloc_conf"), each.get("version")) for each in entries]
+    for where, conf, version in [("", given, None), *wanted]:
+        release = version or current
+        if conf and release and release != "previous":
+            try:
+                malloc_conf.encode(malloc_conf.options_of(conf), release, cpus=1)
+            except JemallocError as error:
+                raise JemallocError(f"{where}{error} Nothing was changed.") from None
+
+
+def without_effect(variables: Values) -> str:
+    """Return a warning of what has no effect, as another variable is not defined; empty where there is nothing."""
+    if not variables.get("malloc_conf") or "enabled" in variables:
+        return ""
+    return f"jemalloc_malloc_conf: it has no effect, as jemalloc_enabled is not defined. {_FOR_ONE}"
 
 
 def releases(variables: Values) -> t.List[str]:

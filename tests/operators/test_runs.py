@@ -103,7 +103,7 @@ WRONG = {
     '{"jemalloc_service": ["app"]}': "Did you mean jemalloc_services?",
     '{"jemalloc_enable": true}': "Did you mean jemalloc_enabled?",
     "jemalloc_versoin=5.1.0": "Did you mean jemalloc_version?",
-    '{"jemalloc_malloc_conf": {"narenas": 2}}': "jemalloc_malloc_conf: the collection preload.jemalloc has no s",
+    '{"jemalloc_services": [{"name": "app", "malloc_conf": "lg_chunk:21"}]}': "5.3.1 has no option lg_chunk",
     "jemalloc_services=[app,": "jemalloc_services: '[app,' is neither JSON nor YAML. Nothing was changed.",
     "jemalloc_version=latest": "set jemalloc_latest: true.",
     "jemalloc_version=5.1": "jemalloc_version: '5.1' is not the number of a jemalloc release; did you mean 5.1.0?",
@@ -264,10 +264,13 @@ def test_options_for_the_whole_host(operator: Operator) -> None:
     assert operator.environ("other", "MALLOC_CONF", "MALLOC_ARENA_MAX") == ["narenas:2,tcache:true", ""]
     assert operator.shell("su -l root -c 'echo $MALLOC_CONF'") == "narenas:2,tcache:true\n"
     assert operator.site(*arguments).changed == 0
-    assert operator.site(version="9.9.9").changed == 0  # not said is left as it is
+    again = operator.site("-e", "jemalloc_malloc_conf=narenas:4")
+    assert again.changed == 0  # not said is left as it is
+    assert "jemalloc_malloc_conf: it has no effect, as jemalloc_enabled is not defined." in again.text
     wrong = operator.site(*arguments, "-e", "jemalloc_malloc_conf=narena:2")
     assert (wrong.failed, wrong.changed) == (True, 0)
     assert "jemalloc_malloc_conf: jemalloc has no option 'narena'; did you mean narenas" in wrong.text
+    assert "Nothing was changed." in wrong.text
     assert not operator.site("-e", "jemalloc_enabled=false").failed
     assert "MALLOC_CONF" not in operator.shell("cat /etc/environment; systemctl show-environment")
 

@@ -10,6 +10,7 @@ import typing as t
 import pytest
 import yaml
 
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _role as role
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _variables as variables
 from tests.checkout import ROOT
@@ -66,6 +67,44 @@ def test_scopes() -> None:
         "via": "ld_so_preload",
         "prefix": "/opt/jemalloc",
     }
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"malloc_conf": "narenas:2"},
+        {"malloc_conf": "narenas:2", "enabled": True},
+        {"malloc_conf": "narenas:auto", "enabled": True},
+        {"malloc_conf": "prof:true", "enabled": True},  # how it was built, the host says
+        {"malloc_conf": "lg_chunk:21", "enabled": True, "version": "4.5.0"},
+        {"malloc_conf": "lg_chunk:21", "enabled": True, "latest": True},
+        {"malloc_conf": "lg_chunk:21", "enabled": True, "method": "package"},
+        {"malloc_conf": "lg_chunk:21", "enabled": True, "version": "previous"},
+        {"services": ["a", {"name": "b", "malloc_conf": "narenas:2"}]},
+        {"services": [{"name": "b", "malloc_conf": "lg_chunk:21", "version": "4.5.0"}]},
+    ],
+)
+def test_options_of_jemalloc(wanted: t.Dict[str, t.Any]) -> None:
+    role.check_options(given(**wanted))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"malloc_conf": "lg_chunk:21", "enabled": True}, "malloc_conf: jemalloc 5.3.1 has no option lg_chunk; it is "),
+        ({"services": [{"name": "b", "malloc_conf": "narena:2"}]}, "services: b: malloc_conf: jemalloc has no option "),
+        ({"malloc_conf": "a:2", "enabled": True, "enabled_via": "ld_so_preload"}, "malloc_conf: it needs via: env"),
+    ],
+)
+def test_options_of_jemalloc_that_cannot_do(wanted: t.Dict[str, t.Any], message: str) -> None:
+    with pytest.raises(JemallocError, match=rf"^{message}.*Nothing was changed\."):
+        role.check_options(given(**wanted))
+
+
+def test_what_has_no_effect() -> None:
+    assert role.without_effect(given(malloc_conf="narenas:2")).startswith("jemalloc_malloc_conf: it has no effect, as ")
+    assert role.without_effect(given(malloc_conf="narenas:2", enabled=False)) == ""
+    assert role.without_effect(given(enabled=True)) == ""
 
 
 OWN = [{"name": "a", "version": "5.1.0"}, {"name": "b", "version": "5.1.0"}, "c", {"name": "d"}]

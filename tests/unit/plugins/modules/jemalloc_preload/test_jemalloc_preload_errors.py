@@ -75,9 +75,8 @@ REFUSED: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
         "services: puma.service: environment: the value of A is to be one line of text.",
     ),
     (
-        {"services": ["puma"], "malloc_conf": "narenas:2"},
-        "malloc_conf: it goes with the environment of the whole host, host: true and via: environment; for one service "
-        "write it in its entry of services.",
+        {"host": True, "via": "ld_so_preload", "malloc_conf": "narenas:2"},
+        "malloc_conf: it needs via: environment; for one service write it in its entry of services.",
     ),
     (
         {"host": True, "malloc_conf": "narena:2"},
