@@ -21,6 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _elf as el
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
+from ansible_collections.preload.jemalloc.plugins.module_utils import _unit_settings as unit_settings
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 
 # Where systemd looks for a program that is named without its directory.
@@ -58,7 +59,7 @@ class Verdict(t.NamedTuple):
 
 def judge(unit: systemd.Unit, library: elf.Elf, prefix: str, root: str = "/") -> Verdict:
     """Return what is known of a service before it is tried."""
-    refused = [_hidden(unit.properties, prefix)]
+    refused = unit_settings.reasons(unit, prefix)
     noted = [_confined(unit, prefix, root)]
     for path in _programs(unit.properties):
         program, words = _program(path, root)
@@ -162,29 +163,6 @@ def _secure(path: str, user: bool) -> str:
     if capabilities and user:
         return f"{path} has file capabilities, for which the dynamic linker ignores LD_PRELOAD"
     return ""
-
-
-def _hidden(properties: t.Mapping[str, t.Sequence[str]], prefix: str) -> str:
-    """Return which setting of a unit hides the store from its processes."""
-
-    def paths(name: str, part: int = 0) -> t.List[str]:
-        words = [word.lstrip("-+").split(":") for word in " ".join(properties.get(name, [])).split()]
-        return [word[min(part, len(word) - 1)] for word in words]
-
-    if any(_is_below(prefix, path) for name in ("BindPaths", "BindReadOnlyPaths") for path in paths(name, 1)):
-        return ""
-    for name in ("RootDirectory", "RootImage"):
-        if [path for path in paths(name) if path != "/"]:
-            return f"{name}={paths(name)[0]} hides {prefix} from it; add BindReadOnlyPaths={prefix}"
-    for name in ("InaccessiblePaths", "TemporaryFileSystem"):
-        hiding = [path for path in paths(name) if _is_below(prefix, path)]
-        if hiding:
-            return f"{name}={hiding[0]} hides {prefix} from it; add BindReadOnlyPaths={prefix}"
-    return ""
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
 def _confined(unit: systemd.Unit, prefix: str, root: str) -> str:

@@ -27,7 +27,8 @@ if t.TYPE_CHECKING:
 
 _PROPERTIES = (
     "Id,LoadState,ActiveState,FragmentPath,DropInPaths,EnvironmentFiles,ExecStart,User,RootDirectory,RootImage,"
-    "InaccessiblePaths,TemporaryFileSystem,BindPaths,BindReadOnlyPaths,AppArmorProfile,"
+    "InaccessiblePaths,TemporaryFileSystem,BindPaths,BindReadOnlyPaths,NoExecPaths,ExecPaths,AppArmorProfile,"
+    "RefuseManualStart,RefuseManualStop,CanStart,"
     "CPUQuotaPerSecUSec,AllowedCPUs,CPUAffinity"
 )
 

@@ -82,12 +82,13 @@ BY_TYPE: dict[str, st.SearchStrategy[t.Any]] = {
     "int": st.integers() | TEXTS | st.floats(),
     "list": LISTS | TEXTS,
     "dict": st.dictionaries(TEXTS, TEXTS, max_size=2) | TEXTS,
+    "raw": st.dictionaries(TEXTS, TEXTS | st.integers(), max_size=2) | LISTS | TEXTS | st.integers() | st.booleans(),
 }
 
 
 #: An entry of services with what it may have of its own, and not.
 SERVICES = st.dictionaries(
-    st.sampled_from(["name", "version", "malloc_conf", "scope", "must_exist", "force"]) | TEXTS,
+    st.sampled_from(["name", "version", "malloc_conf", "environment", "scope", "must_exist", "force"]) | TEXTS,
     TEXTS | st.booleans() | st.integers() | st.dictionaries(TEXTS, TEXTS | st.integers(), max_size=2),
     max_size=4,
 )

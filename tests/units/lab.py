@@ -34,9 +34,15 @@ class Units:
         if start:
             self.host.shell(f"systemctl start {name}")
 
-    def enable(self, *services: t.Any, **variables: t.Any) -> Played:
+    def enable(self, *services: t.Any, check: bool = False, **variables: t.Any) -> Played:
         """Play the role for services."""
-        return self.host.site("-e", json.dumps({"jemalloc_services": services, **variables}))
+        more = ["--check"] if check else []
+        return self.host.site("-e", json.dumps({"jemalloc_services": services, **variables}), *more)
+
+    def pids(self, *names: str) -> dict[str, str]:
+        """Return the main process of each service."""
+        show = "systemctl show --property=MainPID --value"
+        return {name: self.host.shell(f"{show} {name}").strip() for name in names}
 
     def state(self, *names: str) -> dict[str, str]:
         """Return what systemd says of units, and for active ones the release that their processes run with."""
