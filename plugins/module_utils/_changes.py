@@ -215,13 +215,10 @@ def _sync(change: Change) -> None:
 def _clear(change: Change) -> None:
     """Remove what was prepared and what was kept; what cannot be removed now is so by the next run."""
     places = [change.path, change.directory] if change.alone else [change.path]
-    left = [name for path in places for name in (_beside(path, _NEW), _beside(path, _KEPT)) if os.path.lexists(name)]
-    for name in left:
-        with contextlib.suppress(OSError):
-            files.remove_tree(name)
-    if left:
-        with contextlib.suppress(OSError):  # after a power cut the change would be taken for one that was cut short
-            _sync(change)
+    for path in places:
+        for kind in (_NEW, _KEPT):
+            with contextlib.suppress(OSError):
+                files.remove_tree(_beside(path, kind))
 
 
 def clear(path: str) -> None:
