@@ -45,7 +45,7 @@ docs: ## Make the documentation site in build/docs/html
 
 faults: packages ## Run in full the tests of faults, 300 moments of being killed, of interrupted plays, and of old releases
 	@.ci/venv .venv-test requirements-test.txt
-	@.venv-test/bin/python -m pytest tests/faults tests/malloc_conf tests/operators --full $(ARGS)
+	@.venv-test/bin/python -m pytest tests/faults tests/malloc_conf tests/operators tests/releases tests/units --full $(ARGS)
 
 images: packages ## Run in full the tests of images, jemalloc itself for each Debian, musl and arm64, and of containers
 	@.ci/venv .venv-test requirements-test.txt

@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("controller")
 
 
-@pytest.fixture(params=["podman", "buildah"])
+@pytest.fixture(params=["podman", pytest.param("buildah", marks=pytest.mark.full)])
 def container(request: pytest.FixtureRequest, reach: Run, shared: Path, image: str) -> t.Iterator[lab.Container]:
     """A container of each engine, as its image is; docker's command is answered by podman's service."""
     if not shutil.which(request.param):

@@ -164,7 +164,8 @@ def test_who_preloads(lab: Lab, disk: Disk, pytestconfig: pytest.Config, via: st
         (disk.path / name).mkdir()
     installed = lab.end(start(disk, "jemalloc", lab.arguments(PREFIX, "9.9.9", {})))
     assert installed.status == 0, installed.output
-    arguments = [ABSENT, {"host": True, "via": via}][:: 1 if enables else -1]
+    both: list[dict[str, t.Any]] = [ABSENT, {"host": True, "via": via}]
+    arguments = both if enables else both[::-1]
     states, duration = [], 0.0
     for each in arguments:
         began = time.monotonic()

@@ -106,7 +106,7 @@ def install(shell: Shell, tarballs: Path, source: Source, cxx: bool) -> dict[str
 
 
 # With C++, which 5.x alone has, on the newest: its compiler takes that part only by our help.
-@pytest.mark.parametrize(("suite", "cxx"), [("bullseye", False), ("forky", True)])
+@pytest.mark.parametrize(("suite", "cxx"), [pytest.param("bullseye", False, marks=pytest.mark.full), ("forky", True)])
 def test_old_releases(shell: Shell, tarballs: Path, cxx: bool) -> None:
     installed: list[str] = []
     for source in SOURCES:

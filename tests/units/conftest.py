@@ -14,7 +14,7 @@ from tests.operators import lab
 from tests.units.lab import Units
 
 
-@pytest.fixture(scope="session", params=["bookworm", "trixie"])
+@pytest.fixture(scope="session", params=["bookworm", pytest.param("trixie", marks=pytest.mark.full)])
 def host(
     request: pytest.FixtureRequest,
     run: Run,

@@ -17,7 +17,9 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _unit_sett
 PREFIX = "/opt/jemalloc"
 
 
-def reasons(active: str = "active", unit_files: t.Sequence[pathlib.Path] = (), **properties: str) -> t.List[str]:
+def reasons(
+    properties: t.Mapping[str, str], active: str = "active", unit_files: t.Sequence[pathlib.Path] = ()
+) -> t.List[str]:
     """Return why a unit with these settings cannot preload."""
     shown = {key: [value] for key, value in properties.items()}
     unit = systemd.Unit("a.service", active, tuple(map(str, unit_files)), properties=shown)
@@ -48,7 +50,7 @@ def reasons(active: str = "active", unit_files: t.Sequence[pathlib.Path] = (), *
 )
 def test_what_hides_the_store(properties: t.Dict[str, str], reason: str) -> None:
     expected = [f"{reason}; add BindReadOnlyPaths=/opt/jemalloc"] if reason else []
-    assert reasons(**properties) == expected
+    assert reasons(properties) == expected
 
 
 def test_a_bind_of_the_very_store(tmp_path: pathlib.Path) -> None:
@@ -72,7 +74,7 @@ def test_a_bind_of_the_very_store(tmp_path: pathlib.Path) -> None:
 )
 def test_what_may_not_be_executed(refused: str, allowed: str, nearest: str) -> None:
     what = f"NoExecPaths={nearest} keeps the library from being executed there; add ExecPaths=/opt/jemalloc"
-    assert reasons(NoExecPaths=refused, ExecPaths=allowed) == ([what] if nearest else [])
+    assert reasons({"NoExecPaths": refused, "ExecPaths": allowed}) == ([what] if nearest else [])
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_the_files_of_a_unit(root: pathlib.Path, name: str, text: str, reason: s
     path = pathlib.Path(places.drop_in_path("a.service")).with_name(name)
     path.parent.mkdir(parents=True)
     path.write_text(f"[Service]\n{text}\n")
-    found = reasons(unit_files=[root / "missing.service", path])
+    found = reasons({}, unit_files=[root / "missing.service", path])
     assert [reason in why for why in found] == ([True] if reason else [])
 
 
@@ -110,7 +112,7 @@ def test_the_files_of_a_unit(root: pathlib.Path, name: str, text: str, reason: s
 )
 def test_the_command(command: str, reason: str) -> None:
     shown = f"{{ path={command.split()[0]} ; argv[]={command} ; ignore_errors=no ; start_time=[n/a] ; pid=0 }}"
-    assert reasons(ExecStart=shown) == ([f"{reason}; take that out"] if reason else [])
+    assert reasons({"ExecStart": shown}) == ([f"{reason}; take that out"] if reason else [])
 
 
 @pytest.mark.parametrize(
@@ -123,5 +125,5 @@ def test_the_command(command: str, reason: str) -> None:
     ],
 )
 def test_what_cannot_be_restarted(properties: t.Dict[str, str], reason: str) -> None:
-    assert reasons(**properties) == ([reason] if reason else [])
-    assert reasons(active="inactive", **properties) == []
+    assert reasons(properties) == ([reason] if reason else [])
+    assert reasons(properties, active="inactive") == []

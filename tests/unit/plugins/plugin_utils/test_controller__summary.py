@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _summary as summary
 
-PUMA = {"name": "puma.service", "uid": None}
+PUMA: t.Dict[str, t.Any] = {"name": "puma.service", "uid": None}
 RESTARTS = [PUMA, {"name": "own.service", "uid": 1000}]
 CONTAINERS = [{"name": "web.service", "reason": "old"}, {"name": "db.service", "reason": ""}]
 COUNTS = {"puma.service": 3, "own.service of user 1000": 1}
@@ -76,16 +76,12 @@ WHOLE: t.Dict[str, t.Any] = {
             "jemalloc 5.3.1; restarted and verified puma (1 process); pending: own of user 1000",
         ),
         (
-            results(
-                preloaded={"restarts": [{**RESTARTS[0], "along": ["web.service"]}]}, restarted={"processes": COUNTS}
-            ),
+            results(preloaded={"restarts": [{**PUMA, "along": ["web.service"]}]}, restarted={"processes": COUNTS}),
             False,
             "jemalloc 5.3.1; restarted and verified puma (3 processes); systemd restarted with it web; pending: none",
         ),
         (
-            results(
-                preloaded={"restarts": [{**RESTARTS[0], "along": ["a.service", "b.socket"]}, {"name": "a.service"}]}
-            ),
+            results(preloaded={"restarts": [{**PUMA, "along": ["a.service", "b.socket"]}, {"name": "a.service"}]}),
             True,
             "jemalloc 5.3.1; would restart puma, a; systemd would restart with it b.socket; pending: none",
         ),

@@ -198,7 +198,7 @@ def test_who_needs_a_restart(
 ) -> None:
     scopes(services=["puma"])
     running(root, f"{prefix}/{runs}/lib/libjemalloc.so.2")
-    wanted = []
+    wanted: t.List[t.Dict[str, t.Any]] = []
     if expected:
         name = "puma.service"
         wanted = [{"name": name, "version": expected[0], "uid": None, "unit": name, "reason": expected[1], "along": []}]
