@@ -44,7 +44,7 @@ def judge(host: Host, units: t.Iterable[systemd.Unit], prefix: str) -> None:
             f"services: {'; '.join(refused)}; take it off the list, or set force: true for it to try all the same."
         )
     for words in noted:
-        host.warn(f"services: {words}.")
+        host.warn(f"{words}.")
 
 
 def run_libraries(host: Host, scopes: preload.Scopes, prefix: str) -> None:

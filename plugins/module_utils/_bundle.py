@@ -180,7 +180,7 @@ def find(named: str, version: str, checksum: t.Optional[str]) -> source.Candidat
         digest = listed_digest(files.read_text(sums) or "", os.path.basename(place.location))
     if not digest:
         raise JemallocError(
-            f"bundle: nothing says what the digest of {place.location} has to be; give bundle_checksum"
+            f"bundle: nothing says what the digest of {place.location} has to be; give bundle_checksum: sha256:..."
             + (f", or list it in {sums}." if place.kind == "file" else ".")
         )
     return dataclasses.replace(place, sha256=digest)

@@ -199,7 +199,11 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     via = present if "host" in kept else wanted_via(params, present)
     services = systemd.wanted_services(params["services"] or [])
     # An earlier task of a play may be what makes a service, and has not made it in check mode.
-    missing = (lambda text: host.warn(f"{text} Without check mode this is an error.")) if check else systemd.refuse
+    missing = (
+        (lambda text: host.warn(f"{text.partition(': ')[2]} Without check mode this is an error."))
+        if check
+        else systemd.refuse
+    )
     units = systemd.units(host.run, services, missing=missing)
     excluded, commands = kept_out(host, params["exclude"] or [])
     both = {unit.name for unit in units} & {unit.name for unit in excluded}
@@ -218,7 +222,7 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
         host.warn(
             "systemd is not the init of this host: logins, ssh and cron preload the library as far as they use PAM; "
             "whatever else starts processes here, such as the engine of a container, has to do it by jemalloc.sh, by "
-            f"LD_PRELOAD={store.library(prefix)} in what it gives them, or via: ld_so_preload."
+            f"LD_PRELOAD={store.library(prefix)} in what it gives them, or /etc/ld.so.preload has to name it."
         )
     return scopes
 

@@ -238,10 +238,10 @@ def test_find(tmp_path: pathlib.Path) -> None:
     with pytest.raises(JemallocError) as caught:
         bundle.find(str(path), "5.3.1", None)
     assert str(caught.value) == (
-        f"bundle: nothing says what the digest of {path} has to be; give bundle_checksum, or list it in "
+        f"bundle: nothing says what the digest of {path} has to be; give bundle_checksum: sha256:..., or list it in "
         f"{tmp_path}/SHA256SUMS."
     )
-    with pytest.raises(JemallocError, match=r"give bundle_checksum\.$"):
+    with pytest.raises(JemallocError, match=r"give bundle_checksum: sha256:\.\.\.\.$"):
         bundle.find("https://example.com/b.tar.gz", "5.3.1", None)
     (tmp_path / "SHA256SUMS").write_text("AA  other\nBB *jemalloc-5.3.1.tar.gz\n")
     assert bundle.find(str(path), "5.3.1", None).sha256 == "bb"

@@ -34,7 +34,7 @@ def test_what_cannot_preload_is_said_before_it_is_tried(
     )
     assert warnings == []
     assert scopes(services=["puma", {"name": "hidden", "force": True}])["changed"]
-    assert warnings == [f"services: {reason}."]
+    assert warnings == [f"{reason}."]
 
 
 REFUSED: t.List[t.Tuple[t.Dict[str, t.Any], str]] = [
