@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import typing as t
 
@@ -199,11 +200,7 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
     via = present if "host" in kept else wanted_via(params, present)
     services = systemd.wanted_services(params["services"] or [])
     # An earlier task of a play may be what makes a service, and has not made it in check mode.
-    missing = (
-        (lambda text: host.warn(f"{text.partition(': ')[2]} Without check mode this is an error."))
-        if check
-        else systemd.refuse
-    )
+    missing = functools.partial(warn_of_missing, host) if check else systemd.refuse
     units = systemd.units(host.run, services, missing=missing)
     excluded, commands = kept_out(host, params["exclude"] or [])
     both = {unit.name for unit in units} & {unit.name for unit in excluded}
@@ -225,6 +222,11 @@ def wanted_scopes(params: Params, host: Host, prefix: str, check: bool) -> prelo
             f"LD_PRELOAD={store.library(prefix)} in what it gives them, or /etc/ld.so.preload has to name it."
         )
     return scopes
+
+
+def warn_of_missing(host: Host, message: str) -> None:
+    """Warn of a service that is not there, whatever the list of it is called."""
+    host.warn(f"{message.partition(': ')[2]} Without check mode this is an error.")
 
 
 def kept_scopes(params: Params) -> t.List[str]:

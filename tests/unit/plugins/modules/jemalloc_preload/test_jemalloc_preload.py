@@ -315,7 +315,7 @@ def test_a_host_without_systemd_is_told_what_does_not_apply(
     assert scopes(host=True)["changed"]
     assert len(warnings) == 1
     assert warnings[0].startswith("systemd is not the init of this host: logins, ssh and cron preload the library ")
-    assert f"by LD_PRELOAD={prefix}/current/lib/libjemalloc.so in what it gives them, or via: ld_so_prel" in warnings[0]
+    assert f"by LD_PRELOAD={prefix}/current/lib/libjemalloc.so in what it gives them, or /etc/ld.so.prel" in warnings[0]
     assert not scopes(host=True, exclude=["puma"])["changed"]  # a host without it has nothing to exclude
 
 

@@ -154,6 +154,7 @@ def test_a_service_that_an_earlier_task_would_make(scopes: Call, monkeypatch: py
     drop_ins = [path.split("/")[-2] for path in forecast["files"] if ".service.d/" in path]
     assert drop_ins == ["puma.service.d", "missing.service.d"]
     (warning,) = warnings
+    message = message.partition(": ")[2]
     assert (warning.startswith(message), warning.endswith("Without check mode this is an error.")) == (True, True)
 
 
