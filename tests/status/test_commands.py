@@ -230,7 +230,7 @@ OTHERS = [way.elsewhere if isinstance(way, Here) else way for way in TABLE.value
 
 @pytest.mark.parametrize("other", [other for other in OTHERS if other], ids=lambda other: other.text)
 def test_what_another_test_runs(other: Elsewhere) -> None:
-    name, _, function = other.test.partition("::")
+    name, _each, function = other.test.partition("::")
     assert f"\ndef {function}(" in (ROOT / name).read_text(encoding="utf-8")
     assert any(other.text in path.read_text(encoding="utf-8") for path in (ROOT / name).parent.glob("*.py"))
 
