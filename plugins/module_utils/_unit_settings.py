@@ -15,7 +15,6 @@ import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _environment as environment
 from ansible_collections.preload.jemalloc.plugins.module_utils import _files as files
-from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils._changes import DROP_IN
 
@@ -28,6 +27,9 @@ _ASSIGNS = re.compile(r"""(?:^|[\s'"])LD_PRELOAD=([^\s'";]*)""")
 _CLEARS = re.compile(
     r"argv\[\]=\S*/env (?:(?:-\S+|\w+=\S*) )*?(?:-i|-|--ignore-environment|-u ?LD_PRELOAD|--unset=LD_PRELOAD) "
 )
+
+# In the name of every drop-in of ours.
+_OWN = "preload-jemalloc"
 
 # What stands for our drop-in.
 _OURS = '[Service]\nEnvironment="LD_PRELOAD=ours"\n'
@@ -121,7 +123,8 @@ def _overridden(unit: systemd.Unit) -> str:
 
 
 def _foreign_files(unit: systemd.Unit) -> t.List[str]:
-    return [path for path in unit.unit_files if path != places.drop_in_path(unit.name, unit.user)]
+    """Return the files of a unit without our drop-ins, of which a profile has one of its own."""
+    return [path for path in unit.unit_files if _OWN not in os.path.basename(path)]
 
 
 def _assigned(properties: _Properties, prefix: str) -> str:

@@ -24,7 +24,6 @@ MAPS = ("cat", "/proc/self/maps")
 Release = t.Callable[..., dict[str, t.Any]]
 
 
-@pytest.mark.parametrize("container", ["podman", "buildah"], indirect=True)
 def test_installed_and_removed(container: Container, release: Release) -> None:
     wanted = release(container)
     before = container.picture()

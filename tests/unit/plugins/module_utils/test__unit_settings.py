@@ -87,6 +87,7 @@ def test_what_may_not_be_executed(refused: str, allowed: str, nearest: str) -> N
         ("zzz.conf", "Environment=LD_PRELOAD=/a.so", "zzz.conf comes after our drop-in and changes Environment="),
         ("zzz.conf", "Environment=A=1", ""),
         ("zz-preload-jemalloc.conf", "UnsetEnvironment=LD_PRELOAD", ""),  # ours, by which it is excluded
+        ("zzz-preload-jemalloc-profile.conf", "Environment=LD_PRELOAD=/a.so", ""),  # ours, of a profile
     ],
 )
 def test_the_files_of_a_unit(root: pathlib.Path, name: str, text: str, reason: str) -> None:
