@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import typing as t
@@ -29,11 +30,12 @@ _SET = re.compile(r'^Environment="(\w+)=', re.MULTILINE)
 
 
 class Listed(t.NamedTuple):
-    """A unit as it is listed, whether it is one of users, and the release its processes have to map."""
+    """A unit as it is listed, whether it is one of users, the release its processes have to map, and its drop-in."""
 
     unit: str
     user: bool
     version: t.Optional[str]
+    text: str = ""
 
 
 def by_files(
@@ -51,7 +53,7 @@ def by_files(
         version = (current if match.group(1) == "current" else match.group(1)) if match else None
         if text is None and host_wide:
             version = processes.ANY
-        found.append(Listed(places.unit_of_drop_in(path), places.is_user_drop_in(path), version))
+        found.append(Listed(places.unit_of_drop_in(path), places.is_user_drop_in(path), version, text or ""))
     return [each for each in found if each.unit.endswith(".service")]
 
 
@@ -69,7 +71,9 @@ def running(
     mapped by anybody: in check mode its library is not replaced yet.
     """
     versions = {(each.unit, each.user): each.version for each in listed}
+    texts = {(each.unit, each.user): each.text for each in listed}
     before = {change.path: change.before for change in changes if change.before is not None}
+    changing = {change.path for change in changes}
     members = processes.members(versions, proc)
     found: t.Dict[restarts.Service, t.Dict[int, t.Set[str]]] = {}
     for member in sorted(members, key=lambda member: (*member[:2], member.uid or 0)):
@@ -83,28 +87,38 @@ def running(
         reason = _outdated(service, installations, rebuilt)
         if not reason and service.version and service.drop_in in before:
             reason = "its drop-in is going to differ"
-        elif not reason and service.version and is_older(service.drop_in, installations, proc):
-            reason = "it runs since before its drop-in was written"
+        elif not reason and service.version:
+            text = texts[service.unit, service.uid is not None]
+            written = math.inf if service.drop_in in changing else _written(service.drop_in)
+            if is_older(text, written, installations, proc):
+                reason = "it runs since before its drop-in was written"
         if installations:
             result.append({**asdict(service), "before": before.get(service.drop_in), "reason": reason})
     return result
 
 
-def is_older(drop_in: str, pids: t.Iterable[int], proc: str = "/proc") -> bool:
+def is_older(text: str, written: float, pids: t.Iterable[int], proc: str = "/proc") -> bool:
     """Whether processes were all started before a drop-in was written, and none has all variables that it sets.
 
     The library tells by itself whether a process has it; of other variables only a new start makes something.
     """
-    text = files.read_text(drop_in) or ""
     names = [name for name in _SET.findall(text) if name != "LD_PRELOAD"]
     if not names:
         return False
     wanted = {name: environment.setting([text], "Service", "Environment", name).replace("%%", "%") for name in names}
-    written = os.lstat(drop_in).st_mtime
-    return all(
-        processes.started(pid, proc) < written and wanted.items() - processes.variables(pid, proc).items()
-        for pid in pids
+    started = {pid: processes.started(pid, proc) for pid in pids}
+    running = [pid for pid, start in started.items() if start]  # the others ended meanwhile
+    return bool(running) and all(
+        started[pid] < written and wanted.items() - processes.variables(pid, proc).items() for pid in running
     )
+
+
+def _written(path: str) -> float:
+    """Return when a file was written, in epoch seconds; 0 when it is not there."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return 0
 
 
 def _outdated(service: restarts.Service, found: t.Mapping[int, t.Set[str]], rebuilt: t.Optional[str]) -> str:

@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _cgroups as cgroups
+from ansible_collections.preload.jemalloc.plugins.module_utils import _fence as fence
 from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
 from ansible_collections.preload.jemalloc.plugins.module_utils._systemd import template_of
 
@@ -148,13 +149,8 @@ def variables(pid: int, proc: str = "/proc") -> t.Dict[str, str]:
 
 def started(pid: int, proc: str = "/proc") -> float:
     """Return when a process was started, in epoch seconds; 0 when it has ended."""
-    try:
-        with open(f"{proc}/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            ticks = int(stream.read().rpartition(")")[2].split()[19])
-    except OSError:
-        return 0
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted + ticks / os.sysconf("SC_CLK_TCK")
+    ticks = fence.start_of(pid, proc)
+    return time.time() - fence.now() + int(ticks) / os.sysconf("SC_CLK_TCK") if ticks else 0
 
 
 def count_with(wanted: t.Mapping[Member, t.Optional[str]], prefix: str, proc: str = "/proc") -> t.Dict[Member, int]:

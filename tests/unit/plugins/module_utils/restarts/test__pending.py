@@ -105,9 +105,9 @@ def test_what_the_files_say(root: pathlib.Path, prefix: str) -> None:
         changes_util.Change("/etc/environment", None, "x"),
     ]
     listed = [
-        pending.Listed("cron.service", False, "5.1.0"),
-        pending.Listed("job@.service", True, "5.3.1"),
-        pending.Listed("nginx.service", False, None),
+        pending.Listed("cron.service", False, "5.1.0", texts["cron"]),
+        pending.Listed("job@.service", True, "5.3.1", texts["puma"]),
+        pending.Listed("nginx.service", False, None, texts["nginx"]),
     ]
     assert sorted(pending.by_files(changes, prefix, "5.3.1"), key=str) == [
         *listed,

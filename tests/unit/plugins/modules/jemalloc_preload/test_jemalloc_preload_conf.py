@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _pending as pending
 from ansible_collections.preload.jemalloc.plugins.module_utils import _processes as processes
+from tests.unit.plugins.modules.jemalloc_preload.test_jemalloc_preload import running
 
 Call = t.Callable[..., t.Dict[str, t.Any]]
 
@@ -67,6 +68,22 @@ def test_a_service(scopes: Call, root: pathlib.Path, prefix: str, conf: t.Any) -
     assert not scopes(services=services)["changed"]
 
 
+def test_check_mode_predicts_the_restart_for_variables(
+    scopes: Call, root: pathlib.Path, prefix: str
+) -> None:
+    scopes(host=True)
+    running(root, f"{prefix}/9.9.9/lib/libjemalloc.so.2")
+    (root / "proc/100/environ").write_bytes(b"A=1\0")
+    ticks = os.sysconf("SC_CLK_TCK")
+    (root / "proc/100/stat").write_text(f"100 (puma) S {' '.join(['1'] * 18)} {ticks} 0 0")
+    assert scopes(_check=True, host=True, services=["puma"])["restarts"] == []
+    wanted = {"host": True, "services": [{"name": "puma", "malloc_conf": "narenas:2"}]}
+    predicted = scopes(_check=True, **wanted)["restarts"]
+    done = scopes(**wanted)["restarts"]
+    reasons = [[(each["name"], each["reason"]) for each in found] for found in (predicted, done)]
+    assert reasons == [[("puma.service", "it runs since before its drop-in was written")]] * 2
+
+
 @pytest.mark.parametrize(
     ("lines", "environ", "age", "older"),
     [
@@ -79,15 +96,15 @@ def test_a_service(scopes: Call, root: pathlib.Path, prefix: str, conf: t.Any) -
     ],
 )
 def test_what_runs_since_before(tmp_path: pathlib.Path, lines: str, environ: bytes, age: int, older: bool) -> None:
-    drop_in = tmp_path / "own.conf"
-    drop_in.write_text(f'[Service]\nEnvironment="LD_PRELOAD=/x.so"\n{lines}\n')
+    text = f'[Service]\nEnvironment="LD_PRELOAD=/x.so"\n{lines}\n'
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "environ").write_bytes(environ)
     ticks = os.sysconf("SC_CLK_TCK") * 100
     (tmp_path / "7" / "stat").write_text(f"7 (a b) S {' '.join(['1'] * 18)} {ticks} 0 0")
     written = processes.started(7, str(tmp_path)) + age
-    os.utime(drop_in, (written, written))
-    assert pending.is_older(str(drop_in), [7], str(tmp_path)) is older
+    for pids in ([7], [7, 8]):  # 8 has ended
+        assert pending.is_older(text, written, pids, str(tmp_path)) is older
+    assert pending.is_older(text, written, [8], str(tmp_path)) is False
 
 
 def test_a_process_that_ended(tmp_path: pathlib.Path) -> None:
