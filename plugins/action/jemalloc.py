@@ -89,8 +89,9 @@ class ActionModule(base.Action):
         if variables["state"] == "absent":  # the module comes last then
             return {**found, "changed": False, "next": "remove"}
         role.check_options(variables)
-        if not given and role.without_effect(variables):
-            self._display.warning(role.without_effect(variables))
+        unused = "" if given else role.without_effect(variables)
+        if unused:
+            self._display.warning(unused)
         arguments = role.options(variables, given)
         if "scopes" not in arguments and not given:
             arguments["scopes"] = role.scopes(variables)
@@ -337,7 +338,7 @@ class ActionModule(base.Action):
 
     def _download(self, cache: caching.Cache, need: caching.Need, origins: t.Sequence[str]) -> t.Tuple[str, str, str]:
         """Download the source into the cache; return its path there, its digest, and where it came from."""
-        downloading.library()
+        downloading.library()  # said by itself: among the origins it would be one failure of several
         release = catalogue.find_release(need.version, self._arguments.get("checksum") or None)
         progress = display.progress(f"{self._host}: jemalloc {need.version}")
         address = self._own["cache_mirror"]

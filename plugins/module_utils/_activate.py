@@ -55,32 +55,27 @@ def run_libraries(host: Host, scopes: preload.Scopes, prefix: str) -> None:
 
 
 def probe(host: Host, scopes: preload.Scopes, changes: t.Sequence[changes_util.Change], prefix: str) -> None:
-    """Ask the installed libraries about the MALLOC_CONF of each service that gets a new one."""
+    """Ask the installed libraries about each MALLOC_CONF that is new, that of a service or of the whole host."""
     paths = {change.path for change in changes if change.after is not None}
-    answers: t.Dict[t.Tuple[str, str], str] = {}
-    if scopes.conf and paths & {places.manager_path(), places.login_path()}:
-        from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe_util
-
-        complaint = probe_util.complaint(host.run, store.library(prefix), scopes.conf)
-        if complaint:
-            raise JemallocError(
-                f"malloc_conf: jemalloc {scopes.current} on this host does not take {scopes.conf}: {complaint}; "
-                "nothing was changed."
-            )
+    of_host = scopes.conf and paths & {places.manager_path(), places.login_path()}
+    asked = [("malloc_conf", "", scopes.current, store.library(prefix), scopes.conf)] if of_host else []
     for unit in scopes.units:
-        if not unit.wanted.malloc_conf or places.drop_in_path(unit.name, unit.user) not in paths:
-            continue
-        from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
+        if unit.wanted.malloc_conf and places.drop_in_path(unit.name, unit.user) in paths:
+            from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
+
+            conf = malloc_conf.of_service(unit, scopes.release(unit), scopes.releases)
+            library = store.library(prefix, unit.wanted.version or "current")
+            asked.append((f"services: {unit.name}", "its malloc_conf, ", scopes.release(unit), library, conf))
+    answers: t.Dict[t.Tuple[str, str], str] = {}
+    for where, what, release, library, conf in asked:
         from ansible_collections.preload.jemalloc.plugins.module_utils import _probe as probe_util
 
-        conf = malloc_conf.of_service(unit, scopes.release(unit), scopes.releases)
-        asked = store.library(prefix, unit.wanted.version or "current"), conf
-        if asked not in answers:
-            answers[asked] = probe_util.complaint(host.run, *asked)
-        if answers[asked]:
+        if (library, conf) not in answers:
+            answers[library, conf] = probe_util.complaint(host.run, library, conf)
+        if answers[library, conf]:
             raise JemallocError(
-                f"services: {unit.name}: jemalloc {scopes.release(unit)} on this host does not take its malloc_conf, "
-                f"{conf}: {answers[asked]}; nothing was changed."
+                f"{where}: jemalloc {release} on this host does not take {what}{conf}: {answers[library, conf]}; "
+                "nothing was changed."
             )
 
 

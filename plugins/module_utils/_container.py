@@ -21,7 +21,7 @@ from ansible_collections.preload.jemalloc.plugins.module_utils import _container
 from ansible_collections.preload.jemalloc.plugins.module_utils import _contents as contents
 from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, about
 
 Change = changes_util.Change
 
@@ -105,10 +105,8 @@ def _wanted(entry: t.Any) -> Wanted:
     if "malloc_conf" in given:
         from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 
-        try:
-            given = {**given, "malloc_conf": malloc_conf.options_of(given["malloc_conf"])}
-        except JemallocError as error:
-            raise JemallocError(f"containers: {entry!r}: {error}") from error
+        with about(f"containers: {entry!r}"):
+            given["malloc_conf"] = malloc_conf.options_of(given["malloc_conf"])
     return Wanted(**{**given, **(_compose(entry) if "compose" in given else _quadlet(entry))})
 
 

@@ -13,7 +13,7 @@ import re
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, about
 
 # systemd.exec(5): what the name of a variable is made of.
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -34,10 +34,8 @@ def checked(entry: Entry) -> Entry:
     if "malloc_conf" in found:
         from ansible_collections.preload.jemalloc.plugins.module_utils import _malloc_conf as malloc_conf
 
-        try:
+        with about(f"services: {found['name']}"):
             found["malloc_conf"] = malloc_conf.options_of(found["malloc_conf"])
-        except JemallocError as error:
-            raise JemallocError(f"services: {found['name']}: {error}") from error
     if "environment" in found:
         found["environment"] = _environment(found)
     for key in ("must_exist", "force"):

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -35,6 +36,15 @@ class JemallocError(Exception):
 
     def __str__(self) -> str:
         return shown(super().__str__())
+
+
+@contextlib.contextmanager
+def about(what: str) -> t.Iterator[None]:
+    """Let the errors of the block begin with what they are about."""
+    try:
+        yield
+    except JemallocError as error:
+        raise JemallocError(f"{what}: {error}") from error
 
 
 def shown(text: str) -> str:

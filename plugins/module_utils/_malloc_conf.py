@@ -14,7 +14,7 @@ import re
 import typing as t
 
 from ansible_collections.preload.jemalloc.plugins.module_utils import _catalogue as catalogue
-from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError
+from ansible_collections.preload.jemalloc.plugins.module_utils._errors import JemallocError, about
 
 if t.TYPE_CHECKING:
     from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
@@ -169,10 +169,8 @@ def of_service(unit: systemd.Unit, version: str, built: t.Mapping[str, t.Optiona
     """Return the string for a service that preloads a release; built has the options of each release's build."""
     from ansible_collections.preload.jemalloc.plugins.module_utils import _cpus as cpus
 
-    try:
+    with about(f"services: {unit.name}"):
         return encode(unit.wanted.malloc_conf, version, built.get(version), cpus.usable(unit.properties))
-    except JemallocError as error:
-        raise JemallocError(f"services: {unit.name}: {error}") from error
 
 
 def options_of(given: t.Any) -> t.Dict[str, t.Any]:

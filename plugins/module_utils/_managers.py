@@ -90,6 +90,14 @@ def asking_once(run: Run, warn: t.Callable[[str], None]) -> Run:
     return ask
 
 
+def refusal(run: Run, verb: str, unit: str, uid: t.Optional[int], timeout: int) -> t.Optional[str]:
+    """Let systemd start or restart a unit; return why it did not, nothing where it did; None: not in this time."""
+    status, output = run([*command(uid, timeout), verb, "--", unit], None, None)
+    if status in TIMED_OUT:
+        return None
+    return (output.strip().splitlines() or [str(status)])[0] if status else ""
+
+
 def answers(run: Run, uid: int) -> bool:
     """Whether the systemd of a user answers in time."""
     return run([*command(uid), "show", "--property=Version"], None, None)[0] not in TIMED_OUT

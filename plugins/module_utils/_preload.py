@@ -109,8 +109,7 @@ def excluded_text(
 
 def foreign_entries(unit: systemd.Unit) -> str:
     """Return the LD_PRELOAD of a service's own unit files, ours left out."""
-    ours = places.drop_in_path(unit.name, unit.user)
-    texts = [files.read_text(path) or "" for path in unit.unit_files if path != ours]
+    texts = [files.read_text(path) or "" for path in unit.foreign_files]
     return environment.setting(texts, "Service", "Environment", "LD_PRELOAD")
 
 

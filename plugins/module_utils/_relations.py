@@ -60,11 +60,11 @@ def along(run: Run, services: t.Collection[Owned]) -> t.Dict[Owned, t.List[str]]
 def around(run: Run, services: t.Collection[Owned]) -> t.Dict[Owned, t.List[str]]:
     """Return for each service the active units that its restart, or its failure, can stop."""
     shown = _shown(run, services)
-    found = {service: _reached(shown, service, _UP) for service in services}
+    found = {}
     for name, uid in services:
-        starters = shown[uid].get(name, {}).get(_STARTERS, "").split()
-        states = systemd.shown_all(run, starters, systemd.DOWN, uid)
-        found[name, uid] += [each for each in starters if states[each].get("ActiveState") in _UP]
+        known = shown[uid]
+        starters = [each for each in _named(known[name], (_STARTERS,)) if known[each].get("ActiveState") in _UP]
+        found[name, uid] = [*_reached(shown, (name, uid), _UP), *starters]
     return found
 
 
@@ -72,45 +72,50 @@ def start_again(
     run: Run, before: t.Mapping[Owned, t.Sequence[str]], timeout: int, failed: t.Collection[Owned]
 ) -> t.List[Ended]:
     """Start again what was active around services and is not any more; return it. Those that failed are left alone."""
-    units: t.Dict[Owned, Owned] = {}
-    for service, names in before.items():
-        units.update({(name, service[1]): service for name in names if (name, service[1]) not in failed})
     deadline = time.monotonic() + timeout
     ended = []
-    for unit, service in units.items():
-        state = systemd.shown(run, unit[0], systemd.DOWN, unit[1])
-        while not systemd.is_down(state) and state.get("ActiveState") not in _UP and time.monotonic() < deadline:
-            time.sleep(INTERVAL)
-            state = systemd.shown(run, unit[0], systemd.DOWN, unit[1])
-        if systemd.is_down(state):
-            ended.append(Ended(unit[0], service, _start(run, unit, timeout)))
+    for user in {uid for _name, uid in before}:
+        stops = {name: service for service, names in before.items() if service[1] == user for name in names}
+        names = [name for name in stops if (name, user) not in failed]
+        states = systemd.shown_all(run, names, systemd.DOWN, user)
+        for name in names:
+            while not _is_settled(states[name]) and time.monotonic() < deadline:
+                time.sleep(INTERVAL)
+                states[name] = systemd.shown(run, name, systemd.DOWN, user)
+            if systemd.is_down(states[name]):
+                ended.append(Ended(name, stops[name], _start(run, (name, user), timeout)))
     return ended
+
+
+def _is_settled(properties: t.Mapping[str, str]) -> bool:
+    """Whether a unit is up, or down with no start pending."""
+    return properties.get("ActiveState") in _UP or systemd.is_down(properties)
 
 
 def _start(run: Run, unit: Owned, timeout: int) -> str:
     """Start a unit; return why that failed, or nothing."""
     name, uid = unit
     run([*managers.command(uid), "reset-failed", "--", name], None, None)
-    status, output = run([*managers.command(uid, timeout), "start", "--", name], None, None)
-    if status in managers.TIMED_OUT:
-        return f"that takes more than {timeout} s"
-    return (output.strip().splitlines() or [str(status)])[0] if status else ""
+    why = managers.refusal(run, "start", name, uid, timeout)
+    return f"that takes more than {timeout} s" if why is None else why
 
 
 def _shown(run: Run, services: t.Collection[Owned]) -> _Shown:
-    """Return the properties of services, and of all that is restarted along: one question for each step."""
+    """Return the properties of services, and of all that a restart of them can stop: one question for each step."""
     found: _Shown = {}
     for user in {uid for _name, uid in services}:
         known = found[user] = {}
         names = [name for name, uid in services if uid == user]
         while names:
             known.update(systemd.shown_all(run, names, _PROPERTIES, user))
-            names = sorted({other for name in names for other in _next(known[name])} - set(known))
+            near = {other for name in names for other in _named(known[name], (_STARTERS, *_ALONG))}
+            names = sorted(near - set(known))
     return found
 
 
-def _next(properties: t.Mapping[str, str]) -> t.List[str]:
-    return [name for each in _ALONG for name in properties.get(each, "").split()]
+def _named(properties: t.Mapping[str, str], relations: t.Iterable[str]) -> t.List[str]:
+    """Return the units to which another one with these properties has one of these relations."""
+    return [name for each in relations for name in properties.get(each, "").split()]
 
 
 def _reached(shown: _Shown, service: Owned, states: t.Collection[str]) -> t.List[str]:
@@ -118,6 +123,6 @@ def _reached(shown: _Shown, service: Owned, states: t.Collection[str]) -> t.List
     known = shown[service[1]]
     found = [service[0]]
     for name in found:
-        near = [other for other in _next(known[name]) if known[other].get("ActiveState") in states]
+        near = [other for other in _named(known[name], _ALONG) if known[other].get("ActiveState") in states]
         found += [other for other in dict.fromkeys(near) if other not in found]
     return sorted(found[1:])

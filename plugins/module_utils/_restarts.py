@@ -148,13 +148,10 @@ class Look(t.NamedTuple):
 
 def restart(run: Run, service: Service, timeout: int) -> str:
     """Restart a service; return why that failed, or nothing."""
-    command = [*managers.command(service.uid, timeout), "restart", "--", service.name]
-    status, output = run(command, None, None)
-    if status in managers.TIMED_OUT:
+    why = managers.refusal(run, "restart", service.name, service.uid, timeout)
+    if why is None:
         return f"it did not start within {timeout} s"
-    if status:
-        return f"it did not start: {output.strip().splitlines()[0] if output.strip() else status}"
-    return ""
+    return f"it did not start: {why}" if why else ""
 
 
 def prove(

@@ -37,7 +37,7 @@ Params = t.Mapping[str, t.Any]
 def run(params: Params, host: Host, check: bool) -> t.Dict[str, t.Any]:
     """Plan the scopes, and apply them as the only run that does so."""
     if check:
-        return planned(params, host, check)[0]
+        return with_along(planned(params, host, check)[0], host)
     with changes_util.locked(recovers=True) as lock:
         preload.clear_leftovers()
         if lock.killed:  # perhaps before systemd knew of what it had changed
@@ -54,6 +54,15 @@ def run(params: Params, host: Host, check: bool) -> t.Dict[str, t.Any]:
             activate.carry_out(host, changes, prefix, lock)
             # Once more: another run may have restarted a service in the meantime, by the files from before.
             result.update(running(host, listed, prefix, changes))
+    return with_along(result, host)
+
+
+def with_along(result: t.Dict[str, t.Any], host: Host) -> t.Dict[str, t.Any]:
+    """Return a result whose restarts name what systemd restarts along with each service."""
+    run = managers.asking_once(host.run, host.warn)
+    along = relations.along(run, [(each["name"], each["uid"]) for each in result["restarts"]])
+    for each in result["restarts"]:
+        each["along"] = along[each["name"], each["uid"]]
     return result
 
 
@@ -170,15 +179,12 @@ def running(
     rebuilt: t.Optional[str] = None,
 ) -> t.Dict[str, t.Any]:
     """Return the services that run, those that have to be restarted, and what this run leaves in the files for them."""
-    run = managers.asking_once(host.run, host.warn)
-    found = pending.running(run, listed, prefix, changes, rebuilt)
+    found = pending.running(managers.asking_once(host.run, host.warn), listed, prefix, changes, rebuilt)
     keys = ("name", "version", "uid", "unit")
     result: t.Dict[str, t.Any] = {"services": [{key: each[key] for key in keys} for each in found]}
     result["restarts"] = [each for each in found if each["reason"]]
     result["written"] = fingerprints(listed, changes) if changes or result["restarts"] else {}
-    along = relations.along(run, [(each["name"], each["uid"]) for each in result["restarts"]])
     for each in result["restarts"]:
-        each["along"] = along[each["name"], each["uid"]]
         each["written"] = result["written"][places.drop_in_path(each["unit"], each["uid"] is not None)]
     return result
 

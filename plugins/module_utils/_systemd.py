@@ -41,6 +41,9 @@ _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9._+@-]+)+")
 # What says in the files of a users' unit which CPUs it may use.
 _CPU_SETTINGS = ("CPUQuota", "AllowedCPUs", "CPUAffinity")
 
+# The names of our drop-ins, of a scope and of a profile.
+_OWN = ("zz-preload-jemalloc.conf", "zzz-preload-jemalloc-profile.conf")
+
 #: What is_down() judges by.
 DOWN = ("ActiveState", "SubState", "Job")
 
@@ -107,6 +110,11 @@ class Unit:
     def user(self) -> bool:
         """Whether it is a unit of every user's own systemd."""
         return self.wanted.scope == "user"
+
+    @property
+    def foreign_files(self) -> t.List[str]:
+        """Its files without our drop-ins, of which a profile has one of its own."""
+        return [path for path in self.unit_files if os.path.basename(path) not in _OWN]
 
 
 def is_running(root: str = "/") -> bool:

@@ -28,11 +28,8 @@ _CLEARS = re.compile(
     r"argv\[\]=\S*/env (?:(?:-\S+|\w+=\S*) )*?(?:-i|-|--ignore-environment|-u ?LD_PRELOAD|--unset=LD_PRELOAD) "
 )
 
-# In the name of every drop-in of ours.
-_OWN = "preload-jemalloc"
-
-# What stands for our drop-in.
-_OURS = '[Service]\nEnvironment="LD_PRELOAD=ours"\n'
+# Stands for the text of our drop-in.
+_DROP_IN = '[Service]\nEnvironment="LD_PRELOAD=ours"\n'
 
 
 def reasons(unit: systemd.Unit, prefix: str) -> t.List[str]:
@@ -77,11 +74,9 @@ def _hidden(properties: _Properties, prefix: str) -> str:
         if [path for path in _words(properties, name) if path != "/"]:
             return f"{name}={_words(properties, name)[0]} hides {prefix} from it; {remedy}"
     for name in ("InaccessiblePaths", "TemporaryFileSystem"):
-        hiding = [
-            path for path in (word.partition(":")[0] for word in _words(properties, name)) if _is_below(prefix, path)
-        ]
-        if hiding:
-            return f"{name}={hiding[0]} hides {prefix} from it; {remedy}"
+        for path in (word.partition(":")[0] for word in _words(properties, name)):
+            if _is_below(prefix, path):
+                return f"{name}={path} hides {prefix} from it; {remedy}"
     return ""
 
 
@@ -104,7 +99,7 @@ def _not_executable(properties: _Properties, prefix: str) -> str:
 
 def _unset(unit: systemd.Unit) -> str:
     """Return what takes LD_PRELOAD out of the environment of a service, our own exclusion left out."""
-    texts = [files.read_text(path) or "" for path in _foreign_files(unit)]
+    texts = [files.read_text(path) or "" for path in unit.foreign_files]
     values = environment.assigned(texts, "Service", "UnsetEnvironment")
     names = [word.partition("=") for value in values for word in environment.words(value)]
     if any(name == "LD_PRELOAD" and not value for name, _equals, value in names):
@@ -114,17 +109,12 @@ def _unset(unit: systemd.Unit) -> str:
 
 def _overridden(unit: systemd.Unit) -> str:
     """Return which drop-in comes after ours and resets the environment, or sets LD_PRELOAD again."""
-    later = [path for path in _foreign_files(unit) if path.endswith(".conf") and os.path.basename(path) > DROP_IN]
+    later = [path for path in unit.foreign_files if path.endswith(".conf") and os.path.basename(path) > DROP_IN]
     for number, path in enumerate(later, 1):
-        texts = [_OURS, *(files.read_text(each) or "" for each in later[:number])]
+        texts = [_DROP_IN, *(files.read_text(each) or "" for each in later[:number])]
         if environment.setting(texts, "Service", "Environment", "LD_PRELOAD") != "ours":
             return f"{path} comes after our drop-in and changes Environment=; give it a name before {DROP_IN}"
     return ""
-
-
-def _foreign_files(unit: systemd.Unit) -> t.List[str]:
-    """Return the files of a unit without our drop-ins, of which a profile has one of its own."""
-    return [path for path in unit.unit_files if _OWN not in os.path.basename(path)]
 
 
 def _assigned(properties: _Properties, prefix: str) -> str:

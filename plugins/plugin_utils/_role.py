@@ -84,9 +84,9 @@ def scopes(variables: Values) -> Values:
 
 
 def check_options(variables: Values) -> None:
-    """Refuse options of jemalloc that cannot do, before a host is asked: it would have the release by then.
+    """Refuse options of jemalloc that the release does not have, before any host is asked.
 
-    What only a host knows, such as how its library was built, that checks.
+    A host checks what it alone knows, such as how its library was built; by then it has the release.
     """
     given = variables.get("malloc_conf")
     if given and variables.get("enabled") and variables["enabled_via"] != "environment":

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import typing as t
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,9 +118,28 @@ class Lab:
         lines = [line for line in output.splitlines() if line.startswith("{")]
         return Answer(process.returncode, output, json.loads(lines[-1]) if lines else {})
 
+    def measured(self, operation: Operation, prefix: Path) -> tuple[Answer, float]:
+        """Run an operation to its end on the store that it starts from; return its answer, and the seconds it took."""
+        self.store(operation, prefix)
+        began = time.monotonic()
+        whole = self.run(prefix, operation.version, operation.arguments)
+        duration = time.monotonic() - began
+        assert (whole.status, whole.result["changed"]) == (0, True)
+        return whole, duration
+
     def run(self, prefix: Path, version: str | None, more: dict[str, t.Any] | None = None) -> Answer:
         """Run the module to its end."""
         return self.end(self.start(prefix, version, more))
+
+
+def again(lab: Lab, operation: Operation, prefix: Path, whole: Answer) -> Answer:
+    """Run an operation once more after one that was cut short; whole is the answer of one that was not."""
+    version = operation.version
+    if version == "previous" and store.read_link(str(prefix), "current") == whole.result["current"]:
+        version = whole.result["current"]  # it went back already; to go to previous again would be forward
+    answer = lab.run(prefix, version, operation.arguments)
+    assert answer.status == 0, answer.output
+    return answer
 
 
 def check_consistent(prefix: Path) -> None:

@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import OPERATIONS, Lab, Operation, check_consistent, names
-
-from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
+from lab import OPERATIONS, Lab, Operation, again, check_consistent, names
 
 #: Moments for each operation; all six together have 300 in full.
 MOMENTS, MOMENTS_IN_FULL = 6, 50
@@ -22,11 +20,7 @@ MOMENTS, MOMENTS_IN_FULL = 6, 50
 def test_kill(lab: Lab, tmp_path: Path, pytestconfig: pytest.Config, operation: Operation) -> None:
     prefix = tmp_path / "opt" / "jemalloc"
     prefix.parent.mkdir()
-    lab.store(operation, prefix)
-    began = time.monotonic()
-    whole = lab.run(prefix, operation.version, operation.arguments)
-    duration = time.monotonic() - began
-    assert (whole.status, whole.result["changed"]) == (0, True)
+    whole, duration = lab.measured(operation, prefix)
     expected = names(prefix)
     moments = MOMENTS_IN_FULL if pytestconfig.getoption("full") else MOMENTS
     killed = 0
@@ -41,12 +35,8 @@ def test_kill(lab: Lab, tmp_path: Path, pytestconfig: pytest.Config, operation: 
         else:
             duration *= 0.9  # it was faster than the run that was measured; what it left is checked all the same
         check_consistent(prefix)
-        version = operation.version
-        if version == "previous" and store.read_link(str(prefix), "current") == whole.result["current"]:
-            version = whole.result["current"]  # it went back already; to go to previous again would be forward
-        again = lab.run(prefix, version, operation.arguments)
-        assert again.status == 0, again.output
-        assert {key: again.result[key] for key in ("installations", "current", "previous")} == {
+        done = again(lab, operation, prefix, whole)
+        assert {key: done.result[key] for key in ("installations", "current", "previous")} == {
             key: whole.result[key] for key in ("installations", "current", "previous")
         }
         assert names(prefix) == expected

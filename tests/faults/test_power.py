@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 from hosts import ABSENT
-from lab import OPERATIONS, RUNNER, Lab, Operation, check_consistent, names
+from lab import OPERATIONS, RUNNER, Lab, Operation, again, check_consistent, names
 
-from ansible_collections.preload.jemalloc.plugins.module_utils import _store as store
 from ansible_collections.preload.jemalloc.plugins.plugin_utils import _rendering as rendering
 
 #: Cuts in the course of each operation; another one is right after its end.
@@ -104,11 +103,7 @@ def end_at(process: subprocess.Popen[str], moment: float, duration: float) -> bo
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_the_store(lab: Lab, disk: Disk, pytestconfig: pytest.Config, operation: Operation) -> None:
     prefix = disk.path / "jemalloc"
-    lab.store(operation, prefix)
-    began = time.monotonic()
-    whole = lab.run(prefix, operation.version, operation.arguments)
-    duration = time.monotonic() - began
-    assert (whole.status, whole.result["changed"]) == (0, True)
+    whole, duration = lab.measured(operation, prefix)
     expected = names(prefix)
     for moment in moments(pytestconfig):
         lab.store(operation, prefix)
@@ -116,11 +111,8 @@ def test_the_store(lab: Lab, disk: Disk, pytestconfig: pytest.Config, operation:
         killed = end_at(lab.start(prefix, operation.version, operation.arguments), moment, duration)
         disk.cut()
         check_consistent(prefix)
-        went_back = store.read_link(str(prefix), "current") == whole.result["current"]
-        version = whole.result["current"] if operation.version == "previous" and went_back else operation.version
-        again = lab.run(prefix, version, operation.arguments)
-        assert again.status == 0, again.output
-        assert killed or not again.result["changed"]  # what ended is on the disk
+        done = again(lab, operation, prefix, whole)
+        assert killed or not done.result["changed"]  # what ended is on the disk
         assert names(prefix) == expected
 
 
@@ -183,8 +175,8 @@ def test_who_preloads(lab: Lab, disk: Disk, pytestconfig: pytest.Config, via: st
         found = shared(disk)
         for name in {*found, *states[0], *states[1]}:
             assert found.get(name) in (states[0].get(name), states[1].get(name)), name
-        again = lab.end(scopes(disk, arguments[1]))
-        assert again.status == 0, again.output
+        done = lab.end(scopes(disk, arguments[1]))
+        assert done.status == 0, done.output
         # The name by which the watchdog knows a trial can be on the disk still: then the line is tried once more.
-        assert killed or via == "ld_so_preload" or not again.result["changed"]
+        assert killed or via == "ld_so_preload" or not done.result["changed"]
         assert shared(disk) == states[1]

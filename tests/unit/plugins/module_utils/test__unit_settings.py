@@ -10,7 +10,9 @@ import typing as t
 
 import pytest
 
+from ansible_collections.preload.jemalloc.plugins.module_utils import _changes as changes
 from ansible_collections.preload.jemalloc.plugins.module_utils import _places as places
+from ansible_collections.preload.jemalloc.plugins.module_utils import _profile as profile
 from ansible_collections.preload.jemalloc.plugins.module_utils import _systemd as systemd
 from ansible_collections.preload.jemalloc.plugins.module_utils import _unit_settings as unit_settings
 
@@ -96,6 +98,11 @@ def test_the_files_of_a_unit(root: pathlib.Path, name: str, text: str, reason: s
     path.write_text(f"[Service]\n{text}\n")
     found = reasons({}, unit_files=[root / "missing.service", path])
     assert [reason in why for why in found] == ([True] if reason else [])
+
+
+def test_the_names_of_our_drop_ins() -> None:
+    ours = (f"/run/{changes.DROP_IN}", f"/run/{profile.DROP_IN}", "/run/own-preload-jemalloc.conf")
+    assert systemd.Unit("a.service", "", ours).foreign_files == ["/run/own-preload-jemalloc.conf"]
 
 
 @pytest.mark.parametrize(

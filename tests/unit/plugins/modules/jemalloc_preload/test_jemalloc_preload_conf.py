@@ -68,9 +68,7 @@ def test_a_service(scopes: Call, root: pathlib.Path, prefix: str, conf: t.Any) -
     assert not scopes(services=services)["changed"]
 
 
-def test_check_mode_predicts_the_restart_for_variables(
-    scopes: Call, root: pathlib.Path, prefix: str
-) -> None:
+def test_check_mode_predicts_the_restart_for_variables(scopes: Call, root: pathlib.Path, prefix: str) -> None:
     scopes(host=True)
     running(root, f"{prefix}/9.9.9/lib/libjemalloc.so.2")
     (root / "proc/100/environ").write_bytes(b"A=1\0")
